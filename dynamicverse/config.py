@@ -1,0 +1,201 @@
+"""Typed configuration: one section a stage, two presets of one pipeline.
+
+A value comes from, in rising order: the defaults here, the preset, `--config FILE`,
+`--set a.b=c`. An unknown key or a bad value is a one-line ConfigError that names the
+nearest valid one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dynamicverse.errors import ConfigError
+
+PRESETS = ("embedded", "gpu")
+MAX_CONFIG_BYTES = 1 << 20
+
+
+class Section(BaseModel):
+    """A part of the configuration; immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class FilterConfig(Section):
+    """The data filter. A threshold of null is not applied."""
+
+    on_reject: Literal["skip", "process"] = Field(
+        "skip", description="what later stages do with a rejected clip; the verdict is recorded"
+    )
+
+
+class IngestConfig(Section):
+    """Decoding, shot detection, data filter."""
+
+    filter: FilterConfig = FilterConfig()
+
+
+class KeyframesConfig(Section):
+    """Optical flow and the choice of keyframes."""
+
+    flow_model: str = Field("dis", description="dis, or unimatch, raft, gmflow with weights")
+
+
+class AnalysisConfig(Section):
+    """Which objects move."""
+
+    backend: str = "motion"
+
+
+class SegmentationConfig(Section):
+    """Instance masks of the moving objects."""
+
+    backend: str = "motion"
+
+
+class TracksConfig(Section):
+    """Point tracks."""
+
+    backend: str = "klt"
+    grid_size: int = Field(50, ge=2, le=400, description="grid points along the longer side")
+    interval: int = Field(10, ge=1, description="re-seed the grid every so many frames")
+
+
+class DepthConfig(Section):
+    """A monocular depth prior."""
+
+    backend: str = "none"
+
+
+class ReconstructionConfig(Section):
+    """dynamicBA: cameras, structure, moving points, dense depth, fusion."""
+
+    opt_intrinsics: bool = Field(True, description="estimate the focal length")
+
+
+class CaptionsConfig(Section):
+    """Captions of objects, scene and camera."""
+
+    backend: str = "geometric"
+
+
+class ReportConfig(Section):
+    """The HTML report."""
+
+
+class Config(Section):
+    """Everything that decides what a run computes."""
+
+    preset: Literal["embedded", "gpu"] = "embedded"
+    ingest: IngestConfig = IngestConfig()
+    keyframes: KeyframesConfig = KeyframesConfig()
+    analysis: AnalysisConfig = AnalysisConfig()
+    segmentation: SegmentationConfig = SegmentationConfig()
+    tracks: TracksConfig = TracksConfig()
+    depth: DepthConfig = DepthConfig()
+    reconstruction: ReconstructionConfig = ReconstructionConfig()
+    captions: CaptionsConfig = CaptionsConfig()
+    report: ReportConfig = ReportConfig()
+
+
+def load(
+    preset: str = "embedded",
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> Config:
+    """Build the configuration.
+
+    overrides: `a.b=c` strings; the value is read as YAML.
+    Raises ConfigError with one line that says what is wrong and what would be right.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"no preset '{preset}' (known: {', '.join(PRESETS)})")
+    merged: dict[str, Any] = {"preset": preset}
+    text = files("dynamicverse").joinpath(f"presets/{preset}.yaml").read_text("utf-8")
+    _merge(merged, _parse(text, f"preset {preset}"))
+    if file is not None:
+        _merge(merged, _parse(_read(file), str(file)))
+    for override in overrides:
+        _merge(merged, _override(override))
+    return validate(merged)
+
+
+def validate(values: Mapping[str, Any]) -> Config:
+    """Check plain values (as from JSON or YAML) against the model."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from error
+
+
+def _read(file: Path) -> str:
+    try:
+        if file.stat().st_size > MAX_CONFIG_BYTES:
+            raise ConfigError(f"{file}: a configuration larger than {MAX_CONFIG_BYTES} bytes")
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error})") from error
+
+
+def _parse(text: str, origin: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{origin}: not valid YAML ({str(error).splitlines()[0]})") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{origin}: expected 'section: {{key: value}}'")
+    return values
+
+
+def _override(text: str) -> dict[str, Any]:
+    path, equals, value = text.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {text}: expected section.key=value")
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text}: the value is not valid YAML") from error
+    for key in reversed(keys):
+        nested = {key: nested}
+    return dict(nested)
+
+
+def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:
+    for key, value in source.items():
+        if isinstance(value, Mapping) and isinstance(target.get(key), dict):
+            _merge(target[key], value)
+        else:
+            target[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem in one line, with the nearest valid key."""
+    problem = error.errors()[0]
+    location = [str(part) for part in problem["loc"]]
+    path = ".".join(location)
+    if problem["type"] != "extra_forbidden":
+        given = problem.get("input")
+        return f"configuration: {path} = {given!r}: {problem['msg'].lower()}"
+    model: type[BaseModel] = Config
+    for part in location[:-1]:
+        annotation = model.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return f"configuration: unknown key '{path}'"
+        model = annotation
+    known = sorted(model.model_fields)
+    near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+    prefix = ".".join(location[:-1])
+    if near:
+        best = f"{prefix}.{near[0]}" if prefix else near[0]
+        return f"configuration: unknown key '{path}'; did you mean '{best}'?"
+    return f"configuration: unknown key '{path}' (known: {', '.join(known)})"
