@@ -66,6 +66,12 @@ class TracksConfig(Section):
     backend: str = "klt"
     grid_size: int = Field(50, ge=2, le=400, description="grid points along the longer side")
     interval: int = Field(10, ge=1, description="re-seed the grid every so many frames")
+    max_error: float = Field(1.0, gt=0, description="klt: forward-backward error, px")
+    max_gap: int = Field(5, ge=0, description="klt: look for a covered point so many frames")
+    min_length: int = Field(3, ge=1, description="drop tracks visible in fewer frames")
+    max_tracks: int = Field(
+        20_000, ge=1, description="keep the longest tracks, spread over the clip"
+    )
 
 
 class DepthConfig(Section):

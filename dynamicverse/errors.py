@@ -96,8 +96,12 @@ def reason_of(error: BaseException) -> Reason:
         return Reason.OUT_OF_MEMORY
     if isinstance(error, PermissionError):
         return Reason.UNREADABLE
+    if isinstance(error, FileNotFoundError):
+        return Reason.MISSING_ARTIFACT
     if isinstance(error, OSError):
         return Reason.STORAGE
-    if type(error).__name__ == "OutOfMemoryError":  # torch.OutOfMemoryError, without importing torch
+    if (
+        type(error).__name__ == "OutOfMemoryError"
+    ):  # torch.OutOfMemoryError, without importing torch
         return Reason.OUT_OF_MEMORY
     return Reason.INTERNAL

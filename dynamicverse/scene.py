@@ -16,17 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_NAME = 100
+KEY_FRAMES = "key_frames"  # the folder beside the datasets
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """Glob patterns below the root; `{dataset}` and `{scene}` are filled in.
+    """Files that one stage writes: glob patterns below the root, to be filled in with
+    `{dataset}` and `{scene}`.
 
     `reproducible` is False where the content holds times of this very run, so that two
     runs of the same work differ in it.
     """
 
     name: str
+    stage: str
     patterns: tuple[str, ...]
     reproducible: bool = True
 
@@ -34,21 +37,25 @@ class Artifact:
 ARTIFACTS: dict[str, Artifact] = {
     a.name: a
     for a in (
-        Artifact("scene_json", ("{dataset}/{scene}/scene.json",)),
-        Artifact("rgb", ("{dataset}/{scene}/rgb/*.jpg",)),
-        Artifact("video", ("{dataset}/{scene}/videos/{scene}.mp4",)),
+        Artifact("scene_json", "ingest", ("{dataset}/{scene}/scene.json",)),
+        Artifact("rgb", "ingest", ("{dataset}/{scene}/rgb/*.jpg",)),
+        Artifact("video", "ingest", ("{dataset}/{scene}/videos/{scene}.mp4",)),
         Artifact(
             "key_frames",
+            "keyframes",
             (
                 "key_frames/{dataset}/{scene}/keyframe_info.json",
                 "key_frames/{dataset}/{scene}/frame_*.jpg",
             ),
         ),
-        Artifact("flow", ("{dataset}/{scene}/dynamicBA/flow/*.png",)),
-        Artifact("analysis", ("{dataset}/{scene}/analysis/dynamic_objects_{scene}.json",)),
-        Artifact("motion", ("{dataset}/{scene}/analysis/motion/*.png",)),
-        Artifact("masks", ("{dataset}/{scene}/qwen/Annotations/frame_*.png",)),
+        Artifact("flow", "keyframes", ("{dataset}/{scene}/dynamicBA/flow/*.png",)),
         Artifact(
+            "analysis", "analysis", ("{dataset}/{scene}/analysis/dynamic_objects_{scene}.json",)
+        ),
+        Artifact("motion", "analysis", ("{dataset}/{scene}/analysis/motion/*.png",)),
+        Artifact("masks", "segmentation", ("{dataset}/{scene}/qwen/Annotations/frame_*.png",)),
+        Artifact(
+            "segmentation",
             "segmentation",
             (
                 "{dataset}/{scene}/segmentation/instance_labels.json",
@@ -57,9 +64,10 @@ ARTIFACTS: dict[str, Artifact] = {
                 "{dataset}/{scene}/segmentation/videos/*.mp4",
             ),
         ),
-        Artifact("tracks", ("{dataset}/{scene}/tracks/tracks.npz",)),
+        Artifact("tracks", "tracks", ("{dataset}/{scene}/tracks/tracks.npz",)),
         Artifact(
             "depth_prior",
+            "depth",
             (
                 "{dataset}/{scene}/depth_prior/*.exr",
                 "{dataset}/{scene}/depth_prior/intrinsics.json",
@@ -67,21 +75,23 @@ ARTIFACTS: dict[str, Artifact] = {
         ),
         Artifact(
             "cameras",
+            "reconstruction",
             (
                 "{dataset}/{scene}/dynamicBA/poses.npz",
                 "{dataset}/{scene}/dynamicBA/reconstruction.json",
             ),
         ),
-        Artifact("depth", ("{dataset}/{scene}/dynamicBA/depth/*.exr",)),
-        Artifact("fused", ("{dataset}/{scene}/dynamicBA/fused_4d.npz",)),
+        Artifact("depth", "reconstruction", ("{dataset}/{scene}/dynamicBA/depth/*.exr",)),
+        Artifact("fused", "reconstruction", ("{dataset}/{scene}/dynamicBA/fused_4d.npz",)),
         Artifact(
+            "captions",
             "captions",
             (
                 "{dataset}/{scene}/captions/captions.json",
                 "{dataset}/{scene}/captions/objects.csv",
             ),
         ),
-        Artifact("report", ("{dataset}/{scene}/report/index.html",), reproducible=False),
+        Artifact("report", "report", ("{dataset}/{scene}/report/index.html",), reproducible=False),
     )
 }
 
@@ -128,7 +138,7 @@ class Scene:
     # keyframes
     @property
     def key_frames_folder(self) -> Path:
-        return self.root / "key_frames" / self.dataset / self.name
+        return self.root / KEY_FRAMES / self.dataset / self.name
 
     @property
     def keyframe_info(self) -> Path:

@@ -55,6 +55,7 @@ class Stage:
 
     version: raise it whenever the outputs for the same inputs change; it enters the key.
     reads, writes: names in `dynamicverse.scene.ARTIFACTS`.
+    optional: artifacts that are used where they exist; without them the stage still runs.
     settings: the part of the configuration that decides the outputs; it enters the key.
     load: loads the backend, once a shard; may raise MissingModelError.
     run: computes the outputs of one scene; raises DynamicVerseError.
@@ -67,3 +68,4 @@ class Stage:
     settings: Callable[[Config], Mapping[str, Any]]
     run: Callable[[Scene, StageContext], None]
     load: Callable[[Config], Any] = lambda config: None
+    optional: tuple[str, ...] = ()

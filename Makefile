@@ -1,0 +1,56 @@
+# make help lists the targets. Everything is installed into .venv, nothing outside this folder.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= data
+WORKERS ?= 1
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-unit lint format bench clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/core: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing DynamicVerse and its dependencies (torch is large: some minutes)"
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/core
+	$(PIP_INSTALL) -e '.[s3,dev]'
+	@touch $@
+
+setup: $(VENV)/dev  ## create .venv with everything for development
+
+build/bikes.mp4: $(VENV)/core
+	$(BIN)/python benchmarks/sample_clip.py $@
+
+VIDEO ?= build/bikes.mp4
+demo: $(VENV)/core $(if $(filter build/bikes.mp4,$(VIDEO)),build/bikes.mp4)  ## run the pipeline on a real clip; VIDEO=my.mp4 for your own
+	$(BIN)/dynamicverse run "$(VIDEO)" --out "$(OUT)" --dataset demo --workers $(WORKERS)
+	@echo "overview: $(OUT)/demo/index.html"
+
+test: setup build/bikes.mp4  ## all tests: unit, integration on real clips, S3, browser
+	$(BIN)/python -m pytest
+
+test-unit: setup  ## the fast tests
+	$(BIN)/python -m pytest tests/unit
+
+lint: setup  ## style, types, direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: setup  ## rewrite the code in the common style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup build/bikes.mp4  ## speed and memory of the embedded pipeline on this machine
+	$(BIN)/python benchmarks/pipeline.py --clip build/bikes.mp4
+
+clean:  ## remove what was built (not your data)
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,161 @@
+"""Tracks as a tracker makes them: each stored only over the frames it spans.
+
+The artifact on disk is dense, (F,N,2); for a minute of video that is gigabytes of mostly
+empty cells, while the samples that exist are a few tens of megabytes. So everything up to
+the writer works on this form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Positions found in one frame, in any order: the raw output of a tracker."""
+
+    frame: int
+    ids_K: npt.NDArray[np.int64]
+    positions_K2: npt.NDArray[np.float32]
+    visible_K: npt.NDArray[np.bool_]
+    confidence_K: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TrackSet:
+    """N tracks over a clip of `frame_count` frames of `size` (width, height) pixels.
+
+    Track n covers frames first_N[n] … first_N[n] + length - 1, and its samples are rows
+    offsets_N1[n] … offsets_N1[n+1] - 1 of the (M,…) arrays. Positions are pixels, (0,0) the
+    centre of the first pixel. A span starts and ends with a visible sample; inside it, an
+    invisible sample holds the last visible position. query_N is the frame of the seed.
+    """
+
+    frame_count: int
+    size: tuple[int, int]
+    query_N: npt.NDArray[np.int32]
+    first_N: npt.NDArray[np.int32]
+    offsets_N1: npt.NDArray[np.int64]
+    positions_M2: npt.NDArray[np.float32]
+    visible_M: npt.NDArray[np.bool_]
+    confidence_M: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.query_N)
+
+    @property
+    def length_N(self) -> npt.NDArray[np.int64]:
+        """Frames each track spans."""
+        return np.diff(self.offsets_N1)
+
+    @property
+    def track_M(self) -> npt.NDArray[np.int64]:
+        """The track each sample belongs to."""
+        return np.repeat(np.arange(len(self)), self.length_N)
+
+    @property
+    def frame_M(self) -> npt.NDArray[np.int64]:
+        """The frame of each sample."""
+        within = np.arange(len(self.visible_M)) - np.repeat(self.offsets_N1[:-1], self.length_N)
+        return within + np.repeat(self.first_N.astype(np.int64), self.length_N)
+
+    def visible_count_N(self) -> npt.NDArray[np.int64]:
+        """In how many frames each track is visible."""
+        return np.bincount(self.track_M[self.visible_M], minlength=len(self)).astype(np.int64)
+
+    def select(self, keep: npt.NDArray[np.int64]) -> TrackSet:
+        """The tracks with the given indices, in that order."""
+        lengths = self.length_N[keep]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        rows = np.repeat(self.offsets_N1[:-1][keep] - offsets[:-1], lengths) + np.arange(
+            offsets[-1]
+        )
+        return TrackSet(
+            self.frame_count,
+            self.size,
+            self.query_N[keep],
+            self.first_N[keep],
+            offsets,
+            self.positions_M2[rows],
+            self.visible_M[rows],
+            self.confidence_M[rows],
+        )
+
+    def dense(
+        self, first: int, stop: int
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+        """Frames first … stop-1 as arrays (f,N,2) px, (f,N) visible, (f,N) confidence.
+
+        Before its span a track stands at its first position, after it at its last;
+        it is visible in neither.
+        """
+        frames_f1 = np.arange(first, stop)[:, None]
+        row_fN = np.clip(frames_f1 - self.first_N, 0, self.length_N - 1) + self.offsets_N1[:-1]
+        inside_fN = (frames_f1 >= self.first_N) & (frames_f1 < self.first_N + self.length_N)
+        visible_fN = self.visible_M[row_fN] & inside_fN
+        confidence_fN = np.where(visible_fN, self.confidence_M[row_fN], np.float32(0.0))
+        return self.positions_M2[row_fN], visible_fN, confidence_fN
+
+
+def assemble(
+    samples: Sequence[Samples],
+    query_I: npt.NDArray[np.int32],
+    frame_count: int,
+    size: tuple[int, int],
+) -> TrackSet:
+    """Order raw samples by track and frame.
+
+    query_I: query frame of every id that occurs. Tracks are numbered by id. Invisible
+    samples at the ends of a track are dropped, gaps are filled with invisible samples that
+    hold the last position, and a track without a visible sample does not appear.
+    """
+    if not samples:
+        return empty(frame_count, size)
+    ids_K = np.concatenate([s.ids_K for s in samples])
+    frame_K = np.concatenate([np.full(len(s.ids_K), s.frame, np.int64) for s in samples])
+    visible_K = np.concatenate([s.visible_K for s in samples])
+    seen_K = np.flatnonzero(visible_K)
+    order = seen_K[np.lexsort((frame_K[seen_K], ids_K[seen_K]))]
+    if len(order) == 0:
+        return empty(frame_count, size)
+    id_V, frame_V = ids_K[order], frame_K[order]
+    position_V2 = np.concatenate([s.positions_K2 for s in samples])[order]
+    confidence_V = np.concatenate([s.confidence_K for s in samples])[order]
+
+    starts = np.flatnonzero(np.diff(id_V, prepend=id_V[0] - 1))
+    ends = np.append(starts[1:], len(id_V)) - 1
+    lengths = frame_V[ends] - frame_V[starts] + 1
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    track_V = np.repeat(np.arange(len(starts)), ends - starts + 1)
+    row_V = offsets[track_V] + frame_V - frame_V[starts][track_V]
+    visible_M = np.zeros(offsets[-1], bool)
+    visible_M[row_V] = True
+    source_M = np.cumsum(visible_M) - 1  # the latest visible sample at or before each row
+    return TrackSet(
+        frame_count,
+        size,
+        query_I[id_V[starts]],
+        frame_V[starts].astype(np.int32),
+        offsets,
+        position_V2[source_M],
+        visible_M,
+        np.where(visible_M, confidence_V[source_M], np.float32(0.0)),
+    )
+
+
+def empty(frame_count: int, size: tuple[int, int]) -> TrackSet:
+    """No tracks."""
+    return TrackSet(
+        frame_count,
+        size,
+        np.zeros(0, np.int32),
+        np.zeros(0, np.int32),
+        np.zeros(1, np.int64),
+        np.zeros((0, 2), np.float32),
+        np.zeros(0, bool),
+        np.zeros(0, np.float32),
+    )

@@ -1,0 +1,357 @@
+"""Robust bundle adjustment: Levenberg–Marquardt with the points eliminated (torch, float64).
+
+Minimises Σ ρ(w·‖π(R·X + t) − x‖²) over cameras, points and a shared focal length. Each block
+of tracks is linearised and at once reduced to its part of the camera system (Schur complement,
+Brown 1958; Triggs et al., "Bundle adjustment: a modern synthesis", 2000): with the point block
+V = L·Lᵀ and Z = L⁻¹·Wᵀ, the reduced system is S = U − Zᵀ·Z, one matrix product a block that
+covers only the cameras the block sees. The robust loss enters by reweighting. Damping follows
+Marquardt's scaling and Nielsen's schedule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dynamicverse.dynamicba.blocks import Block, Floats, Observations, blocks
+from dynamicverse.dynamicba.jacobians import (
+    CAMERA_DOF,
+    Derivatives,
+    derivatives,
+    perturb,
+    project,
+    residuals,
+)
+
+FIRST_DAMPING = 1e-4
+LAST_DAMPING = 1e10
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Cameras x = R·X + t (world to camera), world points, and the focal length in px."""
+
+    R_F33: Floats
+    t_F3: Floats
+    points_N3: Floats
+    focal: float
+
+
+@dataclass(frozen=True)
+class FocalPrior:
+    """A Gaussian on log f around `focal` px."""
+
+    focal: float
+    log_sigma: float
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to solve.
+
+    loss: quadratic up to `scale` standard deviations, then linear (huber) or logarithmic
+    (cauchy). focal_prior: None keeps the focal length as it is.
+    tolerance: stop when a step lowers the cost by less than this share of it.
+    """
+
+    loss: Literal["huber", "cauchy"] = "huber"
+    scale: float = 1.5
+    focal_prior: FocalPrior | None = None
+    iterations: int = 30
+    tolerance: float = 1e-5
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The optimum found.
+
+    cost: Σρ at the end; log_focal_sigma: standard deviation of log f for observations with the
+    stated weights (NaN when f was kept); error_M: reprojection errors in px.
+    """
+
+    structure: Structure
+    error_M: Floats
+    initial_cost: float
+    cost: float
+    iterations: int
+    converged: bool
+    log_focal_sigma: float
+
+
+@dataclass
+class _State:
+    R_F33: Tensor
+    t_F3: Tensor
+    points_N3: Tensor
+    log_focal: Tensor
+
+
+@dataclass
+class _Normal:
+    """The reduced camera system of one linearisation: S·step = −g, unknowns (6, F) then log f."""
+
+    S: Tensor
+    g: Tensor
+    cost: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+
+
+def free_cameras(frames: int, reference: int, scale_from: int, t_F3: Floats) -> npt.NDArray[np.bool_]:
+    """A gauge (F, 6): camera `reference` fixed, and the largest component of one translation.
+
+    t_F3: translations when `reference` is the origin of the world.
+    """
+    free = np.ones((frames, CAMERA_DOF), bool)
+    free[reference] = False
+    if scale_from != reference:
+        free[scale_from, 3 + int(np.argmax(np.abs(t_F3[scale_from])))] = False
+    return free
+
+
+@torch.inference_mode()
+def solve(
+    start: Structure,
+    observations: Observations,
+    free_F6: npt.NDArray[np.bool_],
+    options: Options = Options(),  # noqa: B008  (immutable)
+) -> Solution:
+    """Adjust cameras (where free), points and, with a prior, the focal length.
+
+    Points without observations and cameras without freedom stay as they are.
+    """
+    device = torch.device(options.device)
+    layout = blocks(observations, device)
+    state = _State(
+        torch.from_numpy(start.R_F33).to(device),
+        torch.from_numpy(start.t_F3).to(device),
+        torch.from_numpy(start.points_N3).to(device),
+        torch.tensor(float(np.log(start.focal)), dtype=torch.float64, device=device),
+    )
+    free = _free_unknowns(free_F6, options, device)
+    cost = initial = _cost(state, layout, options)
+    damping, growth = FIRST_DAMPING, 2.0
+    converged, iteration = not len(layout), 0
+    while iteration < options.iterations and not converged:
+        iteration += 1
+        normal = _linearise(state, layout, options, damping)
+        step = _solve_reduced(normal, free, damping)
+        trial = None
+        if step is not None:
+            trial = _retract(state, step, layout, options, damping)
+            trial_cost = _cost(trial, layout, options)
+        if trial is None or not trial_cost < cost:
+            damping, growth = damping * growth, growth * 2
+            converged = damping > LAST_DAMPING or (
+                trial is not None and bool(trial_cost - cost <= options.tolerance * 0.1 * cost)
+            )
+            continue
+        decrease = float((cost - trial_cost) / cost)
+        state, cost = trial, trial_cost
+        damping, growth = max(damping * 0.2, 1e-12), 2.0
+        converged = decrease < options.tolerance
+    return Solution(
+        Structure(
+            state.R_F33.cpu().numpy(),
+            state.t_F3.cpu().numpy(),
+            state.points_N3.cpu().numpy(),
+            float(state.log_focal.exp()),
+        ),
+        _errors(state, layout, len(observations)),
+        float(initial),
+        float(cost),
+        iteration,
+        converged,
+        _log_focal_sigma(state, layout, options, free),
+    )
+
+
+def _free_unknowns(
+    free_F6: npt.NDArray[np.bool_], options: Options, device: torch.device
+) -> Tensor:
+    """Indices of the unknowns that may change, in the order (ω, δ) × cameras, then log f."""
+    mask = np.append(free_F6.T.reshape(-1), options.focal_prior is not None)
+    return torch.from_numpy(np.flatnonzero(mask)).to(device)
+
+
+def _robust(squared_PW: Tensor, weight_PW: Tensor, options: Options) -> tuple[Tensor, Tensor]:
+    """ρ and the factor by which an observation's squared residual counts at this point."""
+    bound = options.scale**2
+    normalised = squared_PW * weight_PW
+    if options.loss == "cauchy":
+        ratio = normalised / bound
+        return ratio.log1p() * bound, weight_PW / (1 + ratio)
+    root = normalised.clamp(min=bound).sqrt_()
+    linear = root * (2 * options.scale) - bound
+    rho = torch.where(normalised > bound, linear, normalised)
+    return rho, weight_PW * (options.scale / root)
+
+
+def _window(state: _State, block: Block) -> tuple[Tensor, Tensor, Tensor]:
+    cameras = slice(block.first, block.first + block.window)
+    return (
+        state.R_F33[cameras].permute(1, 2, 0).contiguous(),
+        state.t_F3[cameras].T.contiguous(),
+        state.points_N3[block.order_P].T.contiguous(),
+    )
+
+
+def _cost(state: _State, layout: list[Block], options: Options) -> Tensor:
+    total = _prior(state, options)[0]
+    focal = state.log_focal.exp()
+    for block in layout:
+        error = residuals(project(*_window(state, block)), focal, block.xy_2PW)
+        total = total + _robust(error.square_().sum(0), block.weight_PW, options)[0].sum()
+    return total
+
+
+def _prior(state: _State, options: Options) -> tuple[Tensor, Tensor, float]:
+    """Cost, gradient and curvature of the focal prior."""
+    if options.focal_prior is None:
+        zero = torch.zeros_like(state.log_focal)
+        return zero, zero, 0.0
+    information = options.focal_prior.log_sigma**-2
+    difference = state.log_focal - float(np.log(options.focal_prior.focal))
+    return information * difference**2, information * difference, information
+
+
+def _errors(state: _State, layout: list[Block], count: int) -> Floats:
+    focal = state.log_focal.exp()
+    errors = np.zeros(count)
+    for block in layout:
+        difference = residuals(project(*_window(state, block)), focal, block.xy_2PW)
+        norm = difference.square_().sum(0).sqrt_().cpu().reshape(-1)
+        errors[block.index_K.numpy()] = norm[block.slot_K].numpy()
+    return errors
+
+
+def _linearise_block(
+    state: _State, block: Block, options: Options
+) -> tuple[Derivatives, Tensor, Tensor]:
+    """Weighted derivatives and residuals (2, P, W), and ρ summed."""
+    R, t, points = _window(state, block)
+    focal = state.log_focal.exp()
+    projection = project(R, t, points)
+    error = residuals(projection, focal, block.xy_2PW)
+    rho, factor = _robust(error.square().sum(0), block.weight_PW, options)
+    root = factor.sqrt_()
+    return derivatives(projection, R, focal, root), error.mul_(root), rho.sum()
+
+
+def _whiten(point_23PW: Tensor, damping: float) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """L⁻¹·Jᵀ of every observation (2, 3, P, W), and L = chol(V) as six rows (P)."""
+    j = point_23PW
+    v = {(i, k): (j[:, i] * j[:, k]).sum((0, 2)) for i in range(3) for k in range(i + 1)}
+    floor = 1e-12 * (v[0, 0] + v[1, 1] + v[2, 2]) + 1e-30
+    d0, d1, d2 = (v[i, i] * (1 + damping) + floor for i in range(3))
+    l00 = d0.sqrt()
+    l10, l20 = v[1, 0] / l00, v[2, 0] / l00
+    l11 = (d1 - l10 * l10).clamp(min=floor).sqrt()
+    l21 = (v[2, 1] - l20 * l10) / l11
+    l22 = (d2 - l20 * l20 - l21 * l21).clamp(min=floor).sqrt()
+    white = torch.empty_like(j)
+    z0 = torch.div(j[:, 0], l00[:, None], out=white[:, 0])
+    z1 = torch.sub(j[:, 1], l10[:, None] * z0, out=white[:, 1]).div_(l11[:, None])
+    z2 = torch.sub(j[:, 2], l20[:, None] * z0, out=white[:, 2])
+    z2.sub_(l21[:, None] * z1).div_(l22[:, None])
+    return white, (l00, l10, l11, l20, l21, l22)
+
+
+def _linearise(state: _State, layout: list[Block], options: Options, damping: float) -> _Normal:
+    """Sum the reduced camera systems of all blocks."""
+    frames = len(state.R_F33)
+    S = state.t_F3.new_zeros((CAMERA_DOF * frames + 1, CAMERA_DOF * frames + 1))
+    g = S.new_zeros(len(S))
+    cameras = S[:-1, :-1].view(CAMERA_DOF, frames, CAMERA_DOF, frames)
+    border = S[:-1, -1].view(CAMERA_DOF, frames)
+    gradient = g[:-1].view(CAMERA_DOF, frames)
+    for block in layout:
+        jacobian, error, _ = _linearise_block(state, block, options)
+        white, _ = _whiten(jacobian.point_23PW, damping)
+        j, points, window = jacobian.camera_2PCW, block.weight_PW.shape[0], block.window
+        # columns: (ω, δ) × cameras of the window, log f, residual; rows: whitened points
+        Z = j.new_empty((3, points, CAMERA_DOF * window + 2))
+        for k in range(3):
+            columns = Z[k, :, :-2].view(points, CAMERA_DOF, window)
+            torch.mul(j[0], white[0, k, :, None], out=columns)
+            columns.addcmul_(j[1], white[1, k, :, None])
+            Z[k, :, -2] = (jacobian.focal_2PW * white[:, k]).sum((0, 2))
+            Z[k, :, -1] = (error * white[:, k]).sum((0, 2))
+        Z = Z.reshape(3 * points, -1)
+        product = Z.T @ Z
+        near = slice(block.first, block.first + window)
+        reduced = product[:-2, :-2].view(CAMERA_DOF, window, CAMERA_DOF, window)
+        cameras[:, near, :, near] -= reduced
+        border[:, near] -= product[:-2, -2].view(CAMERA_DOF, window)
+        gradient[:, near] -= product[:-2, -1].view(CAMERA_DOF, window)
+        diagonal = torch.diagonal(cameras, dim1=1, dim2=3)[:, :, near]
+        for c in range(CAMERA_DOF):
+            row = (j[:, :, : c + 1] * j[:, :, c : c + 1]).sum((0, 1))
+            row[c] *= 1 + damping
+            diagonal[c, : c + 1] += row
+            diagonal[:c, c] += row[:c]
+        border[:, near] += (j * jacobian.focal_2PW[:, :, None]).sum((0, 1))
+        gradient[:, near] += (j * error[:, :, None]).sum((0, 1))
+        S[-1, -1] += jacobian.focal_2PW.square().sum() * (1 + damping) - product[-2, -2]
+        g[-1] += (jacobian.focal_2PW * error).sum() - product[-2, -1]
+    S[-1, :-1] = S[:-1, -1]
+    _, slope, curvature = _prior(state, options)
+    S[-1, -1] += curvature
+    g[-1] += slope
+    return _Normal(S, g)
+
+
+def _solve_reduced(normal: _Normal, free: Tensor, damping: float) -> Tensor | None:
+    """The step of all unknowns (zero where fixed); None if the system is not positive definite."""
+    step = torch.zeros_like(normal.g)
+    if not len(free):
+        return step
+    S = normal.S[free][:, free]
+    scale = S.diagonal().clamp(min=1e-30).rsqrt()
+    S = S * scale * scale[:, None]
+    S.diagonal().clamp_(min=1.0)  # unseen cameras: an empty row
+    factor, info = torch.linalg.cholesky_ex(S)
+    if int(info):
+        return None
+    step[free] = -scale * torch.cholesky_solve((scale * normal.g[free])[:, None], factor)[:, 0]
+    return step
+
+
+def _retract(
+    state: _State, step: Tensor, layout: list[Block], options: Options, damping: float
+) -> _State:
+    """Move cameras and focal length by the step, and points to their optimum given it."""
+    step_F6 = step[:-1].view(CAMERA_DOF, -1).T.contiguous()
+    points = state.points_N3.clone()
+    for block in layout:
+        jacobian, error, _ = _linearise_block(state, block, options)
+        white, (l00, l10, l11, l20, l21, l22) = _whiten(jacobian.point_23PW, damping)
+        near = step_F6[block.first : block.first + block.window].T
+        error += (jacobian.camera_2PCW * near).sum(2)
+        error += jacobian.focal_2PW * step[-1]
+        y0, y1, y2 = ((white[:, k] * error).sum((0, 2)) for k in range(3))
+        x2 = y2 / l22
+        x1 = (y1 - l21 * x2) / l11
+        x0 = (y0 - l10 * x1 - l20 * x2) / l00
+        points[block.order_P] -= torch.stack((x0, x1, x2), 1)
+    R, t = perturb(state.R_F33, state.t_F3, step_F6)
+    return _State(R, t, points, state.log_focal + step[-1])
+
+
+def _log_focal_sigma(
+    state: _State, layout: list[Block], options: Options, free: Tensor
+) -> float:
+    """Square root of the last diagonal element of S⁻¹."""
+    if options.focal_prior is None or not len(layout):
+        return float("nan")
+    S = _linearise(state, layout, options, 0.0).S[free][:, free]
+    unit = torch.zeros(len(S), 1, dtype=S.dtype, device=S.device)
+    unit[-1] = 1.0
+    factor, info = torch.linalg.cholesky_ex(S)
+    if int(info):
+        return float("inf")
+    return float(torch.cholesky_solve(unit, factor)[-1, 0].sqrt())

@@ -1,0 +1,118 @@
+"""poses.npz: camera-to-world poses, intrinsics and times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynamicverse.formats.bounded import invalid
+from dynamicverse.formats.npz import ArraySpec, read_npz, write_npz
+from dynamicverse.formats.reconstruction_info import Scale
+
+SCALES = ("metric", "relative", "unobservable")
+SPEC = {
+    "c2w": ArraySpec("f8", ("F", 4, 4)),
+    "K": ArraySpec("f8", ("F", 3, 3)),
+    "timestamps": ArraySpec("f8", ("F",)),
+    "registered": ArraySpec("b1", ("F",)),
+    "scale": ArraySpec("U", ()),
+}
+
+
+@dataclass(frozen=True)
+class Poses:
+    """The cameras of F frames.
+
+    c2w_F44: camera to world, OpenCV axes (x right, y down, z forward); NaN where not
+    registered. Translation in metres, or in units of the reconstruction, as `scale` says.
+    K_F33: pixels, (0,0) the first pixel's centre. timestamps_F: seconds.
+    """
+
+    c2w_F44: NDArray[np.float64]
+    K_F33: NDArray[np.float64]
+    timestamps_F: NDArray[np.float64]
+    registered_F: NDArray[np.bool_]
+    scale: Scale
+
+
+def write(path: Path, value: Poses) -> None:
+    """Write poses.npz; raises ArtifactError if the value does not hold."""
+    _check(path, value)
+    write_npz(
+        path,
+        {
+            "c2w": np.asarray(value.c2w_F44, np.float64),
+            "K": np.asarray(value.K_F33, np.float64),
+            "timestamps": np.asarray(value.timestamps_F, np.float64),
+            "registered": np.asarray(value.registered_F, np.bool_),
+            "scale": np.asarray(value.scale),
+        },
+    )
+
+
+def read(path: Path) -> Poses:
+    """Read poses.npz; raises ArtifactError."""
+    arrays = read_npz(path, SPEC, max_bytes=1 << 30)
+    value = Poses(
+        arrays["c2w"],
+        arrays["K"],
+        arrays["timestamps"],
+        arrays["registered"],
+        cast(Scale, str(arrays["scale"])),
+    )
+    _check(path, value)
+    return value
+
+
+def validate(path: Path, frame_count: int) -> None:
+    """Raise ArtifactError if the file does not fit a scene of `frame_count` frames."""
+    found = len(read(path).timestamps_F)
+    if found != frame_count:
+        raise invalid(path, f"{found} poses, the scene has {frame_count} frames")
+
+
+def check_cameras(
+    path: Path,
+    c2w_F44: NDArray[Any],
+    K_F33: NDArray[Any],
+    timestamps_F: NDArray[Any],
+    registered_F: NDArray[np.bool_],
+    scale: str,
+) -> None:
+    """Raise ArtifactError if these are not cameras."""
+    frames = len(timestamps_F)
+    shapes = (c2w_F44.shape, K_F33.shape, timestamps_F.shape, registered_F.shape)
+    if shapes != ((frames, 4, 4), (frames, 3, 3), (frames,), (frames,)) or not frames:
+        raise invalid(path, f"shapes of c2w, K, timestamps, registered: {shapes}")
+    if scale not in SCALES:
+        raise invalid(path, f"scale {scale[:20]!r} is none of {SCALES}")
+    if not np.isfinite(timestamps_F).all() or (np.diff(timestamps_F) < 0).any():
+        raise invalid(path, "timestamps are not finite and ascending")
+    if not np.isfinite(K_F33).all() or (K_F33[:, [0, 1], [0, 1]] <= 0).any():
+        raise invalid(path, "K is not finite with positive focal lengths")
+    if (K_F33[:, [1, 2, 2], [0, 0, 1]] != 0).any() or (K_F33[:, 2, 2] != 1).any():
+        raise invalid(path, "K is not [[fx, s, cx], [0, fy, cy], [0, 0, 1]]")
+    if not np.isnan(c2w_F44[~registered_F]).all():
+        raise invalid(path, "c2w of a frame that is not registered must be NaN")
+    c2w_R44 = c2w_F44[registered_F]
+    if not np.isfinite(c2w_R44).all() or (c2w_R44[:, 3] != [0, 0, 0, 1]).any():
+        raise invalid(path, "c2w of a registered frame is not a finite [R t; 0 1]")
+    R_R33 = c2w_R44[:, :3, :3]
+    gram_R33 = R_R33 @ R_R33.transpose(0, 2, 1)
+    if not np.allclose(gram_R33, np.eye(3), atol=1e-4) or (np.linalg.det(R_R33) < 0).any():
+        raise invalid(path, "c2w holds a matrix that is not a rotation")
+
+
+def _check(path: Path, value: Poses) -> None:
+    check_cameras(
+        path,
+        np.asarray(value.c2w_F44),
+        np.asarray(value.K_F33),
+        np.asarray(value.timestamps_F),
+        np.asarray(value.registered_F, np.bool_),
+        value.scale,
+    )

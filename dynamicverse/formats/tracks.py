@@ -1,0 +1,111 @@
+"""tracks.npz: point tracks over the whole clip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynamicverse.formats.bounded import invalid
+from dynamicverse.formats.npz import ArraySpec, NpzReader, read_npz, write_npz
+
+SPEC = {
+    "tracks": ArraySpec("f4", ("F", "N", 2)),
+    "visibility": ArraySpec("b1", ("F", "N")),
+    "confidence": ArraySpec("f4", ("F", "N")),
+    "query_frame": ArraySpec("i4", ("N",)),
+    "instance_id": ArraySpec("i4", ("N",)),
+    "size": ArraySpec("i4", (2,)),
+}
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """N point tracks over F frames.
+
+    tracks_FN2: x, y in pixels, (0,0) the first pixel's centre; meaningless where not visible.
+    visibility_FN: the point is seen in that frame; confidence_FN: 0..1.
+    query_frame_N: the frame a track was started in.
+    instance_id_N: id in the masks, 0 is background, -1 is unknown.
+    size: (width, height) of the frames in pixels.
+    """
+
+    tracks_FN2: NDArray[np.float32]
+    visibility_FN: NDArray[np.bool_]
+    confidence_FN: NDArray[np.float32]
+    query_frame_N: NDArray[np.int32]
+    instance_id_N: NDArray[np.int32]
+    size: tuple[int, int]
+
+
+def write(path: Path, value: Tracks) -> None:
+    """Write tracks.npz; raises ArtifactError if the value does not hold."""
+    _check(path, value)
+    write_npz(
+        path,
+        {
+            "tracks": np.asarray(value.tracks_FN2, np.float32),
+            "visibility": np.asarray(value.visibility_FN, np.bool_),
+            "confidence": np.asarray(value.confidence_FN, np.float32),
+            "query_frame": np.asarray(value.query_frame_N, np.int32),
+            "instance_id": np.asarray(value.instance_id_N, np.int32),
+            "size": np.asarray(value.size, np.int32),
+        },
+    )
+
+
+def read(path: Path) -> Tracks:
+    """Read tracks.npz; raises ArtifactError."""
+    arrays = read_npz(path, SPEC)
+    width, height = (int(v) for v in arrays["size"])
+    value = Tracks(
+        arrays["tracks"],
+        arrays["visibility"],
+        arrays["confidence"],
+        arrays["query_frame"],
+        arrays["instance_id"],
+        (width, height),
+    )
+    _check(path, value)
+    return value
+
+
+def validate(path: Path, frame_count: int, width: int, height: int, thorough: bool = False) -> None:
+    """Raise ArtifactError if the file does not fit the scene; `thorough` reads all values."""
+    with NpzReader(path, SPEC) as reader:
+        size = tuple(int(v) for v in reader.read("size"))
+        if reader.dimensions["F"] != frame_count:
+            raise invalid(path, f"{reader.dimensions['F']} frames, the scene has {frame_count}")
+        if size != (width, height):
+            raise invalid(path, f"size {size}, the frames are {(width, height)}")
+    if thorough:
+        read(path)
+
+
+def _check(path: Path, value: Tracks) -> None:
+    frames, count = np.shape(value.visibility_FN)
+    shapes = {
+        "tracks": (np.shape(value.tracks_FN2), (frames, count, 2)),
+        "confidence": (np.shape(value.confidence_FN), (frames, count)),
+        "query_frame": (np.shape(value.query_frame_N), (count,)),
+        "instance_id": (np.shape(value.instance_id_N), (count,)),
+    }
+    for name, (shape, expected) in shapes.items():
+        if shape != expected:
+            raise invalid(path, f"'{name}' is {shape}, expected {expected}")
+    if min(value.size) < 1:
+        raise invalid(path, f"size {value.size}")
+    if not count:
+        return
+    if value.query_frame_N.min() < 0 or value.query_frame_N.max() >= frames:
+        raise invalid(path, f"query_frame is outside the {frames} frames")
+    if value.instance_id_N.min() < -1 or value.instance_id_N.max() > 255:
+        raise invalid(path, "instance_id is outside -1..255")
+    for frame in range(frames):  # a frame at a time: no second copy of everything
+        confidence_N = value.confidence_FN[frame]
+        if not (confidence_N >= 0).all() or not (confidence_N <= 1).all():
+            raise invalid(path, f"confidence outside 0..1 in frame {frame}")
+        if not np.isfinite(value.tracks_FN2[frame][value.visibility_FN[frame]]).all():
+            raise invalid(path, f"a visible point is not finite in frame {frame}")

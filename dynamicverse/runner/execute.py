@@ -1,0 +1,425 @@
+"""Carry out one stage for one shard: the same code on a laptop and in a pod.
+
+While a scene is computed, the inputs of the next are pulled and the outputs of the last are
+validated, digested and pushed. A scene that fails goes into quarantine and the shard goes
+on; storage or a service that stays away stops the shard with `TransientError`.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+from dynamicverse import __version__, formats, stages
+from dynamicverse.errors import (
+    ArtifactError,
+    DynamicVerseError,
+    MissingModelError,
+    Reason,
+    reason_of,
+)
+from dynamicverse.formats.manifest import Manifest, OutputFile
+from dynamicverse.runner import quarantine, records
+from dynamicverse.runner.events import Event, Observer, silent
+from dynamicverse.runner.ledger import Ledger, Outcome
+from dynamicverse.runner.meter import Meter
+from dynamicverse.runner.plan import PlannedSource, Run
+from dynamicverse.runner.store import Workspace, dump_json, sha256
+from dynamicverse.scene import Scene
+from dynamicverse.stages.base import StageContext
+
+ATTEMPTS = 3
+BACKOFF_SECONDS = 2.0
+T = TypeVar("T")
+
+
+class TransientError(DynamicVerseError):
+    """The shard could not be finished now; another try continues it (exit code 75)."""
+
+    reason = Reason.STORAGE
+
+
+@dataclass
+class Attempt:
+    """One scene (for ingest: one source) at one stage, from its check to its record."""
+
+    stage: str
+    name: str
+    source: PlannedSource
+    scene: Scene | None = None
+    key: str = ""
+    inputs: dict[str, str] = field(default_factory=dict)
+    outcome: Outcome | None = None  # set when there is nothing to compute
+    message: str = ""
+    reason: str = ""
+    bytes_in: int = 0
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a manifest says of the work: the stage, its key and what the key rests on."""
+
+    stage: str
+    version: int
+    writes: tuple[str, ...]
+    key: str
+    inputs: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the work took: wall seconds, peak resident bytes."""
+
+    seconds: float
+    peak_memory: int
+
+
+class SceneReporter:
+    """The stage's voice: progress and warnings to the observer, lines to the scene's log."""
+
+    def __init__(self, observer: Observer, stage: str, name: str) -> None:
+        self._observer, self._stage, self._name = observer, stage, name
+        self.lines: list[str] = []
+        self.warnings: list[str] = []
+
+    def progress(self, done: int, total: int) -> None:
+        self._observer(Event("progress", self._stage, self._name, done=done, total=total))
+
+    def log(self, message: str) -> None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self.lines.append(f"{now} {self._stage}: {' '.join(message.split())}\n")
+
+    def warn(self, message: str) -> None:
+        self.log(f"warning: {message}")
+        self.warnings.append(message)
+        self._observer(Event("warning", self._stage, self._name, message=message))
+
+
+class ShardWorker:
+    """Executes stages for the shards of one run, in one process."""
+
+    def __init__(self, run: Run, workspace: Workspace, observer: Observer = silent) -> None:
+        self.run, self.workspace, self.observer = run, workspace, observer
+        self.dataset = run.plan.dataset
+
+    def execute(self, stage_name: str, shard_index: int) -> Counter[Outcome]:
+        """Bring every scene of the shard past the stage; returns how each ended.
+
+        Raises TransientError when storage or a service stays away, MissingModelError or
+        ConfigError when the stage cannot run here at all.
+        """
+        shard = self.run.shard(shard_index)
+        with Ledger(self.run.store, self.run.folder, stage_name, shard_index) as ledger:
+            if stage_name == "ingest":
+                from dynamicverse.runner.intake import ingest_sources
+
+                return ingest_sources(self, shard, ledger)
+            return _SceneStage(self, stage_name, shard_index, ledger).run(shard.sources)
+
+    def finish(self, attempt: Attempt, ledger: Ledger, **facts: Any) -> Outcome:
+        """Write the end of an attempt to the ledger and tell the observer."""
+        assert attempt.outcome is not None
+        record = {
+            "name": attempt.name,
+            "source": attempt.source.name,
+            "outcome": attempt.outcome,
+            "key": attempt.key,
+            **({"reason": attempt.reason} if attempt.reason else {}),
+            **facts,
+        }
+        ledger.add(**record)
+        self.observer(
+            Event(
+                "finish",
+                attempt.stage,
+                attempt.name,
+                outcome=attempt.outcome,
+                reason=attempt.reason,
+                message=attempt.message,
+                seconds=facts.get("seconds", 0.0),
+                frames=facts.get("frames", 0),
+            )
+        )
+        return attempt.outcome
+
+    def quarantine(self, attempt: Attempt, error: BaseException, shard: int, tries: int) -> None:
+        """Record a failure; the attempt's outcome becomes QUARANTINED."""
+        attempt.outcome = Outcome.QUARANTINED
+        attempt.reason = reason_of(error).value
+        attempt.message = one_line(error)
+        trace = "".join(traceback.format_exception(error))
+        quarantine.put(
+            self.run.store,
+            quarantine.Record(
+                dataset=self.dataset,
+                name=attempt.name,
+                source=attempt.source.source,
+                stage=attempt.stage,
+                reason=reason_of(error),
+                message=attempt.message[: quarantine.MAX_MESSAGE],
+                traceback=trace[-quarantine.MAX_TRACEBACK :],
+                attempt=tries,
+                key=attempt.key,
+                run=self.run.plan.run,
+                shard=shard,
+                time=quarantine.now(),
+            ),
+        )
+
+    def is_quarantined(self, attempt: Attempt) -> bool:
+        """True (and the outcome set) if the same work failed before and would fail again."""
+        record = quarantine.get(self.run.store, self.dataset, attempt.stage, attempt.name)
+        if record is None or record.key != attempt.key or record.reason.transient:
+            return False
+        attempt.outcome, attempt.reason = Outcome.QUARANTINED, record.reason.value
+        attempt.message = f"{record.message} (failed before; `quarantine replay` tries again)"
+        return True
+
+    def commit(
+        self,
+        scene: Scene,
+        identity: Identity,
+        context: StageContext,
+        reporter: SceneReporter,
+        cost: Cost,
+    ) -> int:
+        """Validate, digest and push what a stage wrote, then its manifest; returns bytes."""
+        outputs: dict[str, list[OutputFile]] = {}
+        for artifact in identity.writes:
+            formats.validate_artifact(scene, artifact)
+            outputs[artifact] = [
+                OutputFile(
+                    path=path.relative_to(scene.root).as_posix(),
+                    bytes=path.stat().st_size,
+                    sha256=sha256(path),
+                )
+                for path in scene.files(artifact)
+            ]
+        files = [f for group in outputs.values() for f in group]
+        pushed = self.workspace.push((f.path, f.sha256) for f in files)
+        manifest = Manifest(
+            stage=identity.stage,
+            version=identity.version,
+            key=identity.key,
+            inputs=identity.inputs,
+            outputs=outputs,
+            seconds=round(cost.seconds, 3),
+            device=getattr(context.backend, "device", "cpu"),
+            peak_memory_bytes=cost.peak_memory,
+            frames=context.frames,
+            warnings=reporter.warnings,
+            facts=context.facts,
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            software=_software(),
+        )
+        data = dump_json(manifest.model_dump(mode="json"))
+        records.write_manifest(self.workspace, scene, identity.stage, data)
+        return pushed
+
+    def write_log(self, scene: Scene, lines: list[str]) -> None:
+        """Append to the scene's readable log."""
+        relative = scene.log.relative_to(scene.root).as_posix()
+        store = self.run.store
+        so_far = b"" if store.local is not None else store.read(relative) or b""
+        store.append(relative, "".join(lines).encode(), so_far)
+
+
+class _SceneStage:
+    """One stage over the scenes of one shard."""
+
+    def __init__(self, worker: ShardWorker, stage: str, shard: int, ledger: Ledger) -> None:
+        self.worker, self.shard, self.ledger = worker, shard, ledger
+        self.stage = stages.get(stage)
+        self.settings = self.stage.settings(worker.run.config)
+        self.backend: Any = None
+        self.loaded = False
+
+    def run(self, sources: list[PlannedSource]) -> Counter[Outcome]:
+        counts: Counter[Outcome] = Counter()
+        with ThreadPoolExecutor(1) as stage_in, ThreadPoolExecutor(1) as stage_out:
+            pending: Future[Outcome] | None = None
+            for attempt in _ahead(self._attempts(sources), self._prepare, stage_in):
+                if attempt.outcome is not None:
+                    counts[self.worker.finish(attempt, self.ledger)] += 1
+                    continue
+                finish = self._compute(attempt)
+                if pending is not None:
+                    counts[pending.result()] += 1
+                pending = stage_out.submit(finish)
+            if pending is not None:
+                counts[pending.result()] += 1
+        return counts
+
+    def _attempts(self, sources: list[PlannedSource]) -> Iterator[Attempt]:
+        """One attempt a scene; a source that gave no scene is blocked as a whole."""
+        worker = self.worker
+        skip_rejected = worker.run.config.ingest.filter.on_reject == "skip"
+        for source in sources:
+            record = records.source_record(worker.run.store, worker.dataset, source.name)
+            if record is None:
+                yield Attempt(self.stage.name, source.name, source, outcome=Outcome.BLOCKED)
+                continue
+            for ingested in record.scenes:
+                scene = Scene(worker.workspace.root, worker.dataset, ingested.name)
+                attempt = Attempt(self.stage.name, ingested.name, source, scene)
+                if skip_rejected and not ingested.accepted:
+                    attempt.outcome = Outcome.REJECTED
+                    attempt.message = "; ".join(ingested.reasons)
+                yield attempt
+
+    def _prepare(self, attempt: Attempt) -> Attempt:
+        """Decide whether there is anything to do; if so, bring the inputs here."""
+        if attempt.outcome is not None or attempt.scene is None:
+            return attempt
+        worker, scene = self.worker, attempt.scene
+        workspace = worker.workspace
+        wanted = (*self.stage.reads, *self.stage.optional)
+        upstream = {
+            owner: found
+            for owner in sorted(records.owners(wanted))
+            if (found := records.manifest(workspace, scene, owner))
+        }
+        inputs: dict[str, list[OutputFile]] = {
+            artifact: found.outputs.get(artifact, [])
+            for artifact in wanted
+            for owner, found in upstream.items()
+            if artifact in found.outputs
+        }
+        missing = sorted(set(self.stage.reads) - set(inputs))
+        if missing:
+            attempt.outcome = Outcome.BLOCKED
+            attempt.message = f"waits for {', '.join(sorted(records.owners(missing)))}"
+            return attempt
+        attempt.inputs = {a: records.digest(f) for a, f in inputs.items()}
+        attempt.key = records.key(
+            self.stage.name, self.stage.version, self.settings, attempt.inputs
+        )
+        stored = records.stored_files(worker.run.store, scene)
+        done = records.manifest(workspace, scene, self.stage.name)
+        if done and done.key == attempt.key and records.outputs_present(done, stored):
+            attempt.outcome = Outcome.CACHED
+            return attempt
+        if worker.is_quarantined(attempt):
+            return attempt
+        workspace.discard([records.relative(workspace, scene, self.stage.name)])
+        workspace.discard(records.owned(scene, self.stage.writes, stored))
+        try:
+            attempt.bytes_in = workspace.pull(
+                (f.path, f.sha256) for group in inputs.values() for f in group
+            )
+        except ArtifactError as error:
+            worker.quarantine(attempt, error, self.shard, tries=1)
+        return attempt
+
+    def _compute(self, attempt: Attempt) -> Any:
+        """Run the stage in this thread; returns what remains to be done in another."""
+        assert attempt.scene is not None
+        scene, worker = attempt.scene, self.worker
+        worker.observer(start_of(attempt))
+        load_seconds = self._load()
+        reporter = SceneReporter(worker.observer, self.stage.name, attempt.name)
+        context = StageContext(worker.run.config, reporter, self.backend)
+        meter = Meter()
+        error: Exception | None = None
+        tries = 0
+        for tries in range(1, ATTEMPTS + 1):
+            try:
+                self.stage.run(scene, context)
+                error = None
+                break
+            except Exception as caught:  # noqa: BLE001 - becomes a typed record
+                error = caught
+                if not reason_of(caught).transient or tries == ATTEMPTS:
+                    break
+                reporter.warn(f"try {tries} failed: {one_line(caught)}")
+                time.sleep(BACKOFF_SECONDS * 4 ** (tries - 1))
+        cost = Cost(meter.seconds, meter.peak_memory_bytes)
+        stage = self.stage
+        identity = Identity(stage.name, stage.version, stage.writes, attempt.key, attempt.inputs)
+
+        def finish() -> Outcome:
+            failure = error
+            pushed = 0
+            if failure is None:
+                try:
+                    pushed = worker.commit(scene, identity, context, reporter, cost)
+                    quarantine.clear(worker.run.store, worker.dataset, stage.name, attempt.name)
+                    attempt.outcome = Outcome.DONE
+                    reporter.log(f"done in {cost.seconds:.1f} s, {context.frames} frames")
+                except DynamicVerseError as caught:
+                    failure = caught
+            if failure is not None:
+                stop_if_transient(failure)
+                worker.quarantine(attempt, failure, self.shard, tries)
+                reporter.log(f"failed ({attempt.reason}): {attempt.message}")
+            worker.write_log(scene, reporter.lines)
+            return worker.finish(
+                attempt,
+                self.ledger,
+                frames=context.frames,
+                seconds=round(cost.seconds, 3),
+                load_seconds=round(load_seconds, 3),
+                peak_memory=cost.peak_memory,
+                device=getattr(self.backend, "device", "cpu"),
+                tries=tries,
+                bytes_in=attempt.bytes_in,
+                bytes_out=pushed,
+            )
+
+        return finish
+
+    def _load(self) -> float:
+        """Load the backend once, when the first scene needs it."""
+        if self.loaded:
+            return 0.0
+        start = time.perf_counter()
+        self.backend = self.stage.load(self.worker.run.config)
+        self.loaded = True
+        return time.perf_counter() - start
+
+
+@cache
+def _software() -> dict[str, str]:
+    """Versions of what decides the arithmetic."""
+    packages = ("numpy", "scipy", "opencv-python-headless", "torch", "av")
+    return {"dynamicverse": __version__, **{name: version(name) for name in packages}}
+
+
+def start_of(attempt: Attempt) -> Event:
+    """The event that says that an attempt's work begins."""
+    source = attempt.source.source
+    return Event("start", attempt.stage, attempt.name, key=attempt.key, source=source)
+
+
+def stop_if_transient(error: BaseException) -> None:
+    """Storage or a service that stays away is not the scene's fault: stop the shard."""
+    if isinstance(error, MissingModelError):
+        raise error
+    if reason_of(error) in (Reason.STORAGE, Reason.SERVICE):
+        raise TransientError(one_line(error), reason_of(error)) from error
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one line; unexpected ones with their type."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, DynamicVerseError) else f"{type(error).__name__}: {text}"
+
+
+def _ahead(items: Iterable[T], prepare: Any, executor: ThreadPoolExecutor) -> Iterator[T]:
+    """Yield prepared items while the next one is being prepared."""
+    waiting: Future[T] | None = None
+    for item in items:
+        following = executor.submit(prepare, item)
+        if waiting is not None:
+            yield waiting.result()
+        waiting = following
+    if waiting is not None:
+        yield waiting.result()

@@ -1,0 +1,189 @@
+"""A run: what is to be done, cut into shards, written under `<root>/.runs/<run>/`.
+
+The run's name is a hash of what it does, so the same command given again is the same run
+and continues it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dynamicverse import __version__, stages
+from dynamicverse import config as configuration
+from dynamicverse.config import Config
+from dynamicverse.curation.sources import Source
+from dynamicverse.errors import ArtifactError, ConfigError, Reason
+from dynamicverse.runner.store import Store, dump_json
+from dynamicverse.scene import KEY_FRAMES, sanitise
+
+RUNS = ".runs"
+M = TypeVar("M", bound=BaseModel)
+VIDEO_BYTES_PER_FRAME = 20_000  # of compressed video, to weigh a clip by its size alone
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PlannedSource(_Model):
+    """One input of a run. `frames` is an estimate, for packing only."""
+
+    source: str
+    name: str
+    kind: str
+    frames: int = Field(ge=0)
+
+    def resolve(self) -> Source:
+        return Source(self.source, self.name, self.kind)
+
+
+class Shard(_Model):
+    """The unit of work of one worker or pod."""
+
+    shard: int = Field(ge=0)
+    sources: list[PlannedSource]
+
+
+class Plan(_Model):
+    """The whole run; the shards lie beside it."""
+
+    run: str
+    dataset: str
+    config: dict[str, Any]
+    stages: list[str]
+    shards: int
+    sources: int
+    frames: int
+    ignored: int = 0
+    software: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has been planned, and where it lies."""
+
+    store: Store
+    plan: Plan
+    config: Config
+
+    @property
+    def folder(self) -> str:
+        return f"{RUNS}/{self.plan.run}"
+
+    def shard(self, index: int) -> Shard:
+        """Read one shard; raises ConfigError when the plan has no such shard."""
+        data = self.store.read(_shard_path(self.folder, index))
+        if data is None:
+            raise ConfigError(
+                f"run {self.plan.run} has no shard {index} (it has {self.plan.shards})"
+            )
+        return _parse(Shard, data, _shard_path(self.folder, index))
+
+
+def create(
+    store: Store,
+    dataset: str,
+    config: Config,
+    sources: Sequence[tuple[Source, int]],
+    *,
+    stage_names: Sequence[str] = stages.NAMES,
+    shard_frames: int = 20_000,
+    shard_scenes: int = 64,
+    ignored: int = 0,
+) -> Run:
+    """Plan a run and write it.
+
+    sources: with the estimated number of frames of each.
+    A shard takes sources in order until it has `shard_frames` frames or `shard_scenes`.
+    """
+    if dataset == KEY_FRAMES:
+        raise ConfigError(f"dataset '{dataset}': that name is taken by the tree's own folder")
+    if dataset != sanitise(dataset):
+        raise ConfigError(f"dataset '{dataset}': use letters, digits, '.', '_' and '-'")
+    if not sources:
+        raise ConfigError("nothing to do: no video and no frame folder among the inputs")
+    unknown = set(stage_names) - set(stages.NAMES)
+    if unknown:
+        stages.get(sorted(unknown)[0])
+    planned = [PlannedSource(source=s.url, name=s.name, kind=s.kind, frames=n) for s, n in sources]
+    shards = _pack(planned, shard_frames, shard_scenes)
+    values = config.model_dump(mode="json")
+    identity = [dataset, values, list(stage_names), [(p.source, p.name) for p in planned]]
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    plan = Plan(
+        run=f"{dataset}-{digest[:10]}",
+        dataset=dataset,
+        config=values,
+        stages=[n for n in stages.NAMES if n in stage_names],
+        shards=len(shards),
+        sources=len(planned),
+        frames=sum(p.frames for p in planned),
+        ignored=ignored,
+        software=f"dynamicverse {__version__}",
+    )
+    run = Run(store, plan, config)
+    for index, members in enumerate(shards):
+        shard = Shard(shard=index, sources=members)
+        store.write(_shard_path(run.folder, index), dump_json(shard.model_dump()))
+    store.write(f"{run.folder}/plan.json", dump_json(plan.model_dump()))
+    return run
+
+
+def open_run(url: str) -> Run:
+    """Open a run by its URL, `<root>/.runs/<run>`.
+
+    Raises ConfigError when nothing is planned there.
+    """
+    root, marker, name = url.rstrip("/").rpartition(f"/{RUNS}/")
+    if not marker or "/" in name:
+        raise ConfigError(f"{url}: not a run (expected ROOT/{RUNS}/NAME, as `plan` prints it)")
+    return open_named(Store(root), name)
+
+
+def open_named(store: Store, name: str) -> Run:
+    """Open a run of a root by its name."""
+    path = f"{RUNS}/{name}/plan.json"
+    data = store.read(path)
+    if data is None:
+        raise ConfigError(f"{store.url}/{path}: no plan there; make one with `dynamicverse plan`")
+    plan = _parse(Plan, data, path)
+    return Run(store, plan, configuration.validate(plan.config))
+
+
+def list_runs(store: Store) -> list[str]:
+    """The names of all runs of a root."""
+    return store.folders(RUNS)
+
+
+def _shard_path(folder: str, index: int) -> str:
+    return f"{folder}/shards/{index:05d}.json"
+
+
+def _pack(
+    planned: Sequence[PlannedSource], most_frames: int, most_scenes: int
+) -> list[list[PlannedSource]]:
+    shards: list[list[PlannedSource]] = [[]]
+    frames = 0
+    for source in planned:
+        full = len(shards[-1]) >= most_scenes or frames + source.frames > most_frames
+        if shards[-1] and full:
+            shards.append([])
+            frames = 0
+        shards[-1].append(source)
+        frames += source.frames
+    return shards
+
+
+def _parse(model: type[M], data: bytes, path: str) -> M:
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise ArtifactError(f"{path}: {where}: {first['msg']}", Reason.INVALID_ARTIFACT) from error

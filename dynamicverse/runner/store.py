@@ -1,0 +1,265 @@
+"""The output root, wherever it is: a local folder or any fsspec URL.
+
+`Store` reads and writes small files by their path relative to the root. `Workspace` gives
+stages a local tree: the root itself when it is local, else a scratch folder into which
+inputs are pulled and from which outputs are pushed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dynamicverse.errors import ArtifactError, ConfigError, Reason, StorageError
+from dynamicverse.formats.atomic import atomic_path
+
+MAX_SMALL = 256 << 20  # plans, manifests, ledgers: never larger
+ATTEMPTS = 4
+T = TypeVar("T")
+
+
+class Store:
+    """Files below one root URL, addressed by `/`-separated relative paths."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.local: Path | None = None
+        if "://" not in url:
+            self.local = Path(url).absolute()
+            return
+        import fsspec
+
+        try:
+            self.fs, self.base = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(f"{url}: {error}") from error
+        self.base = self.base.rstrip("/")
+        if "file" in (
+            (self.fs.protocol,) if isinstance(self.fs.protocol, str) else self.fs.protocol
+        ):
+            self.local = Path(self.base)
+
+    def _path(self, relative: str) -> str:
+        return f"{self.base}/{relative}"
+
+    def read(self, relative: str) -> bytes | None:
+        """The content of a small file, or None when there is none."""
+        try:
+            if self.local is not None:
+                path = self.local / relative
+                if path.stat().st_size > MAX_SMALL:
+                    raise ArtifactError(f"{path}: larger than {MAX_SMALL} bytes")
+                return path.read_bytes()
+            return self._retry(lambda: self._cat(relative))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _cat(self, relative: str) -> bytes:
+        with self.fs.open(self._path(relative), "rb") as file:
+            data: bytes = file.read(MAX_SMALL + 1)
+        if len(data) > MAX_SMALL:
+            raise ArtifactError(f"{self.url}/{relative}: larger than {MAX_SMALL} bytes")
+        return data
+
+    def write(self, relative: str, data: bytes) -> None:
+        """Replace a small file; a reader sees the old content or the new, never a part."""
+        if self.local is not None:
+            with atomic_path(self.local / relative) as temporary:
+                temporary.write_bytes(data)
+        else:
+            self._retry(lambda: self.fs.pipe_file(self._path(relative), data))
+
+    def append(self, relative: str, data: bytes, so_far: bytes) -> None:
+        """Append to a file that only this process writes and whose content is `so_far`.
+
+        Object stores cannot append: there the whole (small) object is written again.
+        """
+        if self.local is not None:
+            path = self.local / relative
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab") as file:
+                file.write(data)
+        else:
+            self.write(relative, so_far + data)
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Relative path → bytes of every file below a folder (one listing)."""
+        if self.local is not None:
+            found = {}
+            top = self.local / folder
+            for directory, _, names in os.walk(top):
+                for name in names:
+                    path = Path(directory) / name
+                    found[path.relative_to(self.local).as_posix()] = path.stat().st_size
+            return found
+        self.fs.invalidate_cache()
+        try:
+            listing = self._retry(lambda: self.fs.find(self._path(folder), detail=True))
+        except FileNotFoundError:
+            return {}
+        prefix = len(self.base) + 1
+        return {name[prefix:]: int(entry["size"]) for name, entry in listing.items()}
+
+    def folders(self, folder: str = "") -> list[str]:
+        """Names of the folders directly below a folder, sorted, hidden ones left out."""
+        if self.local is not None:
+            top = self.local / folder
+            names = [p.name for p in top.iterdir() if p.is_dir()] if top.is_dir() else []
+        else:
+            self.fs.invalidate_cache()
+            path = self._path(folder) if folder else self.base
+            try:
+                entries = self._retry(lambda: self.fs.ls(path, detail=True))
+            except FileNotFoundError:
+                return []
+            names = [
+                e["name"].rstrip("/").rsplit("/", 1)[-1]
+                for e in entries
+                if e["type"] == "directory"
+            ]
+        return sorted(n for n in names if not n.startswith("."))
+
+    def delete(self, relatives: Iterable[str]) -> None:
+        """Remove files; those already gone are fine."""
+        for relative in relatives:
+            try:
+                if self.local is not None:
+                    (self.local / relative).unlink(missing_ok=True)
+                else:
+                    self._retry(lambda r=relative: self.fs.rm_file(self._path(r)))  # type: ignore[misc]
+            except FileNotFoundError:
+                continue
+
+    def pull(self, relative: str, target: Path) -> None:
+        """Copy a file of any size to the local disk."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(target) as temporary:
+            self._retry(lambda: self.fs.get_file(self._path(relative), str(temporary)))
+
+    def push(self, source: Path, relative: str) -> None:
+        """Copy a local file of any size to the store."""
+        self._retry(lambda: self.fs.put_file(str(source), self._path(relative)))
+
+    def _retry(self, action: Callable[[], T]) -> T:
+        """Run an action of a remote store, trying again on faults that may pass."""
+        for attempt in range(ATTEMPTS):
+            try:
+                return action()
+            except (FileNotFoundError, PermissionError):
+                raise
+            except (OSError, TimeoutError) as error:
+                if attempt == ATTEMPTS - 1:
+                    raise StorageError(f"{self.url}: {error}") from error
+                time.sleep(0.5 * 4**attempt)
+        raise AssertionError("unreachable")
+
+
+class Workspace:
+    """The local tree that stages see.
+
+    For a local root it is the root. For a remote one it is a scratch folder; what has been
+    pulled or pushed is remembered by digest, so that a file travels once.
+    """
+
+    def __init__(self, store: Store, scratch: Path | None) -> None:
+        self.store = store
+        self._digests: dict[str, str] = {}
+        if store.local is not None:
+            self.root = store.local
+        elif scratch is None:
+            raise ConfigError(f"{store.url}: a remote root needs a scratch folder")
+        else:
+            self.root = scratch
+
+    @property
+    def remote(self) -> bool:
+        return self.store.local is None
+
+    def pull(self, files: Iterable[tuple[str, str]]) -> int:
+        """Bring files (relative path, sha256) here; returns the bytes that travelled."""
+        if not self.remote:
+            return 0
+        travelled = 0
+        for relative, digest in files:
+            target = self.root / relative
+            if self._digests.get(relative) == digest and target.exists():
+                continue
+            self.store.pull(relative, target)
+            found = sha256(target)
+            if found != digest:
+                raise ArtifactError(
+                    f"{relative}: the stored file has another digest than its manifest says",
+                    Reason.INVALID_ARTIFACT,
+                )
+            self._digests[relative] = digest
+            travelled += target.stat().st_size
+        return travelled
+
+    def push(self, files: Iterable[tuple[str, str]]) -> int:
+        """Bring local files (relative path, sha256) to the store; returns their bytes."""
+        if not self.remote:
+            return 0
+        travelled = 0
+        for relative, digest in files:
+            source = self.root / relative
+            self.store.push(source, relative)
+            self._digests[relative] = digest
+            travelled += source.stat().st_size
+        return travelled
+
+    def discard(self, relatives: Iterable[str]) -> None:
+        """Remove files here and in the store."""
+        relatives = list(relatives)
+        for relative in relatives:
+            self._digests.pop(relative, None)
+            if self.remote:
+                (self.root / relative).unlink(missing_ok=True)
+        self.store.delete(relatives)
+
+    def evict(self) -> None:
+        """Free the scratch folder; a local root is left alone."""
+        if self.remote:
+            self._digests.clear()
+            shutil.rmtree(self.root, ignore_errors=True)
+            self.root.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def scratch_folder(store: Store) -> Iterator[Path | None]:
+    """A folder for the workspace of a remote root; None for a local one, which needs none.
+
+    `$DYNAMICVERSE_SCRATCH` names it (and it is kept), else it is temporary.
+    """
+    chosen = os.environ.get("DYNAMICVERSE_SCRATCH")
+    if store.local is not None:
+        yield None
+    elif chosen:
+        Path(chosen).mkdir(parents=True, exist_ok=True)
+        yield Path(chosen)
+    else:
+        folder = Path(tempfile.mkdtemp(prefix="dynamicverse-"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """The hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def dump_json(value: Any) -> bytes:
+    """Canonical JSON: sorted keys, two spaces, a newline at the end."""
+    import json
+
+    text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode()

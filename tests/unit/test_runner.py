@@ -1,0 +1,391 @@
+"""Keys, resume, quarantine and remote roots, with stages made for the test."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from dynamicverse.curation.sources import Source
+
+from dynamicverse import config, stages
+from dynamicverse.errors import ConfigError, DynamicVerseError, InputError, Reason
+from dynamicverse.formats import captions, objects, scene_info
+from dynamicverse.formats.manifest import OutputFile
+from dynamicverse.runner import ledger, plan, quarantine, records, status
+from dynamicverse.runner.events import silent
+from dynamicverse.runner.execute import (
+    Cost,
+    Identity,
+    SceneReporter,
+    ShardWorker,
+    TransientError,
+)
+from dynamicverse.runner.ledger import Outcome
+from dynamicverse.runner.plan import Run
+from dynamicverse.runner.replay import replay_runs
+from dynamicverse.runner.store import Store, Workspace
+from dynamicverse.scene import Scene
+from dynamicverse.stages.base import Stage, StageContext
+
+NAMES = ("a", "b", "c")
+
+
+def write_analysis(scene: Scene, note: str) -> None:
+    value = objects.DynamicObjects(
+        dynamic=[], static_scene=True, camera_motion="static", notes=[note]
+    )
+    objects.write(scene.dynamic_objects, value)
+
+
+@dataclass
+class Bench:
+    """A planned run of three ingested scenes and two small stages that count their calls."""
+
+    root: str
+    scratch: Path
+    calls: list[str] = field(default_factory=list)
+    note: str = "first"
+    fail: dict[str, Exception] = field(default_factory=dict)
+    analysis_version: int = 1
+
+    def __post_init__(self) -> None:
+        sources = [(Source(f"/videos/{n}.mp4", n, "video"), 10) for n in NAMES]
+        self.store = Store(self.root)
+        self.run: Run = plan.create(
+            self.store, "set", config.load(), sources, stage_names=["analysis", "captions"]
+        )
+        self.workspace = Workspace(self.store, self.scratch)
+        self.worker = ShardWorker(self.run, self.workspace)
+        for name in NAMES:
+            self.ingest(name)
+
+    def scene(self, name: str) -> Scene:
+        return Scene(self.workspace.root, "set", name)
+
+    def ingest(self, name: str, accepted: bool = True) -> None:
+        scene = self.scene(name)
+        info = scene_info.SceneInfo(
+            name=name, dataset="set", width=64, height=64, frame_count=1, rate=None, times_s=[0.0],
+            source=scene_info.Source(
+                name=f"{name}.mp4", kind="video", sha256="0" * 64, bytes=1, width=64, height=64,
+                rotation=0,
+            ),
+            shot=scene_info.Shot(
+                index=0, count=1, first_frame=0, last_frame=0, start_s=0, end_s=0
+            ),
+            filter=scene_info.FilterReport(scores={}, accepted=accepted, reasons=[]),
+            warnings=[],
+        )  # fmt: skip
+        scene_info.write(scene.scene_json, info)
+        reporter = SceneReporter(silent, "ingest", name)
+        identity = Identity("ingest", 1, ("scene_json",), "k", {})
+        context = StageContext(self.run.config, reporter, frames=1)
+        self.worker.commit(scene, identity, context, reporter, Cost(1.0, 1))
+        record = records.SourceRecord(
+            name=name, source=f"/videos/{name}.mp4", kind="video", fingerprint="f", sha256="s",
+            key="k", scenes=[records.IngestedScene(name=name, frames=1, accepted=accepted)],
+        )  # fmt: skip
+        records.write_source_record(self.store, "set", record)
+
+    def analysis(self, scene: Scene, context: StageContext) -> None:
+        self.calls.append(f"analysis {scene.name}")
+        if scene.name in self.fail:
+            raise self.fail[scene.name]
+        write_analysis(scene, self.note)
+        context.frames = 1
+
+    def captions(self, scene: Scene, context: StageContext) -> None:
+        self.calls.append(f"captions {scene.name}")
+        note = objects.read(scene.dynamic_objects).notes[0]
+        caption = captions.Caption(text=note, source="test", facts={})
+        camera = captions.CameraCaption(text="", labels=[], segments=[], source="test", facts={})
+        value = captions.Captions(objects=[], scene=caption, camera=camera)
+        captions.write(scene.captions, value)
+        captions.write_csv(scene.object_captions, value)
+
+    def stage(self, name: str) -> Stage:
+        if name == "analysis":
+            version = self.analysis_version
+            return Stage(name, version, ("scene_json",), ("analysis",), lambda _: {}, self.analysis)
+        return Stage(
+            name, 1, ("scene_json", "analysis"), ("captions",), lambda _: {}, self.captions
+        )
+
+    def execute(self, *names: str) -> dict[str, dict[Outcome, int]]:
+        """Run stages; returns the outcomes and forgets the calls of before."""
+        self.calls.clear()
+        self.workspace.evict()
+        return {name: dict(self.worker.execute(name, 0)) for name in names}
+
+    def both(self) -> dict[str, dict[Outcome, int]]:
+        return self.execute("analysis", "captions")
+
+    def digests(self) -> dict[str, str]:
+        found = {}
+        for name in NAMES:
+            for stage in ("analysis", "captions"):
+                manifest = records.manifest(self.workspace, self.scene(name), stage)
+                if manifest:
+                    for artifact, files in manifest.outputs.items():
+                        found[f"{name} {artifact}"] = records.digest(files)
+        return found
+
+
+Maker = Callable[[str], Bench]
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Maker:
+    benches: list[Bench] = []
+
+    def build(kind: str = "local") -> Bench:
+        local = str(tmp_path / f"root{len(benches)}")
+        root = local if kind == "local" else f"memory://{uuid.uuid4().hex}"
+        bench = Bench(root, tmp_path / f"scratch{len(benches)}")
+        benches.append(bench)
+        monkeypatch.setattr(stages, "get", lambda name: benches[-1].stage(name))
+        return bench
+
+    return build
+
+
+@pytest.fixture(params=["local", "memory"])
+def bench(request: pytest.FixtureRequest, make: Maker) -> Bench:
+    return make(request.param)
+
+
+def test_done_once_then_cached(bench: Bench) -> None:
+    assert bench.both() == {"analysis": {Outcome.DONE: 3}, "captions": {Outcome.DONE: 3}}
+    before = bench.digests()
+    assert len(before) == 6
+    assert bench.both() == {"analysis": {Outcome.CACHED: 3}, "captions": {Outcome.CACHED: 3}}
+    assert bench.calls == []
+    assert bench.digests() == before
+
+
+def test_a_missing_output_is_made_again_and_others_are_not(bench: Bench) -> None:
+    bench.both()
+    relative = bench.scene("b").dynamic_objects.relative_to(bench.workspace.root).as_posix()
+    bench.store.delete([relative])
+    assert bench.execute("analysis")["analysis"] == {Outcome.DONE: 1, Outcome.CACHED: 2}
+    assert bench.calls == ["analysis b"]
+    # the same content came out, so nothing that rests on it is done again
+    assert bench.execute("captions")["captions"] == {Outcome.CACHED: 3}
+
+
+def test_an_output_of_another_size_is_made_again(bench: Bench) -> None:
+    bench.both()
+    relative = bench.scene("a").dynamic_objects.relative_to(bench.workspace.root).as_posix()
+    bench.store.write(relative, b"{}")
+    assert bench.execute("analysis")["analysis"] == {Outcome.DONE: 1, Outcome.CACHED: 2}
+
+
+def test_a_torn_manifest_counts_as_not_done(bench: Bench) -> None:
+    bench.both()
+    relative = records.relative(bench.workspace, bench.scene("a"), "analysis")
+    data = bench.store.read(relative)
+    assert data
+    bench.store.write(relative, data[: len(data) // 2])
+    assert bench.execute("analysis")["analysis"] == {Outcome.DONE: 1, Outcome.CACHED: 2}
+
+
+def test_a_new_version_recomputes_and_new_content_travels_down(bench: Bench) -> None:
+    bench.both()
+    bench.analysis_version = 2
+    assert bench.both() == {"analysis": {Outcome.DONE: 3}, "captions": {Outcome.CACHED: 3}}
+    bench.analysis_version, bench.note = 3, "second"
+    assert bench.both() == {"analysis": {Outcome.DONE: 3}, "captions": {Outcome.DONE: 3}}
+
+
+def test_a_failure_is_recorded_and_the_others_go_on(bench: Bench) -> None:
+    bench.fail["b"] = InputError("no good", Reason.UNSUPPORTED)
+    outcomes = bench.both()
+    assert outcomes["analysis"] == {Outcome.DONE: 2, Outcome.QUARANTINED: 1}
+    assert outcomes["captions"] == {Outcome.DONE: 2, Outcome.BLOCKED: 1}
+    (record,) = quarantine.records(bench.store)
+    assert (record.name, record.stage, record.reason) == ("b", "analysis", Reason.UNSUPPORTED)
+    assert record.message == "no good"
+    assert "InputError" in record.traceback
+
+
+def test_the_same_failure_is_not_tried_again_until_replay(bench: Bench) -> None:
+    bench.fail["b"] = ValueError("a bug")
+    bench.both()
+    assert bench.execute("analysis")["analysis"] == {Outcome.CACHED: 2, Outcome.QUARANTINED: 1}
+    assert bench.calls == []
+    bench.fail.clear()
+    ((run, names),) = list(replay_runs(bench.store, None, None))
+    assert names == ["b"]
+    assert run.plan.sources == 1
+    worker = ShardWorker(run, bench.workspace)
+    assert dict(worker.execute("analysis", 0)) == {Outcome.DONE: 1}
+    assert list(quarantine.records(bench.store)) == []
+    assert bench.calls == ["analysis b"]
+
+
+def test_a_changed_stage_tries_quarantined_scenes_again(bench: Bench) -> None:
+    bench.fail["b"] = ValueError("a bug")
+    bench.both()
+    bench.fail.clear()
+    bench.analysis_version = 2
+    assert bench.execute("analysis")["analysis"] == {Outcome.DONE: 3}
+    assert list(quarantine.records(bench.store)) == []
+
+
+def test_replay_of_an_unknown_scene_says_so(bench: Bench) -> None:
+    with pytest.raises(ConfigError, match="not in quarantine: zebra"):
+        list(replay_runs(bench.store, None, ["zebra"]))
+
+
+def test_a_service_that_stays_away_stops_the_shard_and_blames_no_scene(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dynamicverse.runner.execute.BACKOFF_SECONDS", 0.0)
+    bench.fail["b"] = DynamicVerseError("server down", Reason.SERVICE)
+    with pytest.raises(TransientError, match="server down"):
+        bench.execute("analysis")
+    assert bench.calls.count("analysis b") == 3
+    assert list(quarantine.records(bench.store)) == []
+    bench.fail.clear()
+    outcomes = bench.execute("analysis")["analysis"]
+    assert outcomes[Outcome.DONE] == 2
+    assert outcomes[Outcome.CACHED] == 1
+
+
+def test_a_stage_that_writes_nonsense_is_caught(bench: Bench) -> None:
+    def nonsense(scene: Scene, context: StageContext) -> None:
+        scene.dynamic_objects.parent.mkdir(parents=True, exist_ok=True)
+        scene.dynamic_objects.write_text("{}")
+
+    bench.analysis = nonsense  # type: ignore[method-assign]
+    assert bench.execute("analysis")["analysis"] == {Outcome.QUARANTINED: 3}
+    assert {r.reason for r in quarantine.records(bench.store)} == {Reason.INVALID_ARTIFACT}
+    assert bench.digests() == {}
+
+
+def test_leftovers_of_a_killed_writer_are_removed(bench: Bench) -> None:
+    leftover = bench.scene("a").dynamic_objects.with_suffix(".json.tmp")
+    relative = leftover.relative_to(bench.workspace.root).as_posix()
+    bench.store.write(relative, b"half a file")
+    bench.execute("analysis")
+    assert bench.store.read(relative) is None
+
+
+def test_rejected_clips_are_recorded_and_skipped(bench: Bench) -> None:
+    bench.ingest("c", accepted=False)
+    assert bench.execute("analysis")["analysis"] == {Outcome.DONE: 2, Outcome.REJECTED: 1}
+
+
+def test_a_source_that_was_never_ingested_blocks_only_itself(bench: Bench) -> None:
+    records.remove_source_record(bench.store, "set", "a")
+    assert bench.execute("analysis")["analysis"] == {Outcome.DONE: 2, Outcome.BLOCKED: 1}
+
+
+def test_local_and_remote_trees_have_the_same_digests(make: Maker) -> None:
+    digests = []
+    for kind in ("local", "memory"):
+        bench = make(kind)
+        bench.both()
+        digests.append(bench.digests())
+    assert digests[0] == digests[1]
+    assert len(digests[0]) == 6
+
+
+def test_a_tampered_remote_file_is_not_used(make: Maker) -> None:
+    bench = make("memory")
+    bench.execute("analysis")
+    scene = bench.scene("a")
+    relative = scene.dynamic_objects.relative_to(bench.workspace.root).as_posix()
+    data = bench.store.read(relative)
+    assert data
+    bench.store.write(relative, data.replace(b"first", b"fir5t"))
+    assert bench.execute("captions")["captions"] == {Outcome.DONE: 2, Outcome.QUARANTINED: 1}
+    (record,) = quarantine.records(bench.store)
+    assert record.reason is Reason.INVALID_ARTIFACT
+
+
+def test_the_ledger_says_what_happened_and_survives_a_torn_line(bench: Bench) -> None:
+    bench.fail["b"] = ValueError("a bug")
+    bench.both()
+    path = ledger.path(bench.run.folder, "analysis", 0)
+    data = bench.store.read(path)
+    assert data
+    bench.store.write(path, data + b'{"stage": "analysis", "na')
+    bench.both()
+    found = status.of_run(bench.run)
+    analysis = found.stages[0].to_json()
+    assert (analysis["expected"], analysis["cached"], analysis["quarantined"]) == (3, 2, 1)
+    assert found.failures == {"internal": 1}
+    assert found.complete
+    lines = (bench.store.read(path) or b"").decode().splitlines()
+    torn = [line for line in lines if not line.endswith("}")]
+    assert len(torn) == 1
+    assert all("secret" not in json.loads(line) for line in lines if line not in torn)
+
+
+def test_the_readable_log_grows_with_every_stage(bench: Bench) -> None:
+    bench.both()
+    relative = bench.scene("a").log.relative_to(bench.workspace.root).as_posix()
+    text = (bench.store.read(relative) or b"").decode()
+    assert "analysis: done in" in text
+    assert "captions: done in" in text
+
+
+def test_the_same_command_is_the_same_run_and_another_is_not(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    sources = [(Source("/v/a.mp4", "a", "video"), 5)]
+    first = plan.create(store, "set", config.load(), sources)
+    again = plan.create(store, "set", config.load(), sources)
+    other = plan.create(store, "set", config.load(overrides=["tracks.grid_size=9"]), sources)
+    assert first.plan.run == again.plan.run != other.plan.run
+    opened = plan.open_run(f"{tmp_path}/{first.folder}")
+    assert opened.plan == first.plan
+    assert opened.config == first.config
+
+
+def test_shards_are_packed_by_frames_and_by_count(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    sources = [(Source(f"/v/{i}.mp4", f"s{i}", "video"), 40) for i in range(10)]
+    run = plan.create(store, "set", config.load(), sources, shard_frames=100, shard_scenes=64)
+    sizes = [len(run.shard(i).sources) for i in range(run.plan.shards)]
+    assert sizes == [2, 2, 2, 2, 2]
+    run = plan.create(store, "set", config.load(), sources, shard_frames=10**6, shard_scenes=3)
+    names = [s.name for i in range(run.plan.shards) for s in run.shard(i).sources]
+    assert [len(run.shard(i).sources) for i in range(run.plan.shards)] == [3, 3, 3, 1]
+    assert names == [f"s{i}" for i in range(10)]
+
+
+@pytest.mark.parametrize("dataset", ["key_frames", "../x", "a b", ""])
+def test_datasets_with_unusable_names_are_refused(tmp_path: Path, dataset: str) -> None:
+    with pytest.raises(ConfigError):
+        plan.create(Store(str(tmp_path)), dataset, config.load(), [(Source("/a", "a", "video"), 1)])
+
+
+def test_runs_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not a run"):
+        plan.open_run(str(tmp_path))
+    with pytest.raises(ConfigError, match="no plan there"):
+        plan.open_run(f"{tmp_path}/.runs/x")
+
+
+def test_every_part_of_the_identity_changes_the_key() -> None:
+    base = records.key("s", 1, {"a": 1}, {"rgb": "d"})
+    others = {
+        records.key("t", 1, {"a": 1}, {"rgb": "d"}),
+        records.key("s", 2, {"a": 1}, {"rgb": "d"}),
+        records.key("s", 1, {"a": 2}, {"rgb": "d"}),
+        records.key("s", 1, {"a": 1}, {"rgb": "e"}),
+    }
+    assert len(others) == 4
+    assert base not in others
+    assert records.key("s", 1, {"a": 1}, {"rgb": "d"}) == base
+
+
+def test_an_artifact_digest_does_not_depend_on_order() -> None:
+    one = OutputFile(path="a", bytes=1, sha256="0" * 64)
+    two = one.model_copy(update={"path": "b"})
+    assert records.digest([one, two]) == records.digest([two, one]) != records.digest([one])
