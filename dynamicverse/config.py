@@ -95,6 +95,9 @@ class CaptionsConfig(Section):
 class ReportConfig(Section):
     """The HTML report."""
 
+    frames: int = Field(40, ge=1, le=120, description="frames of the clip that the page shows")
+    points: int = Field(30_000, ge=0, le=60_000, description="static points of the 4D view")
+
 
 class Config(Section):
     """Everything that decides what a run computes."""

@@ -90,11 +90,12 @@ def report(
     json: Json = False,
 ) -> None:
     """Write the overview page of each dataset: its scenes, and what failed."""
+    from dynamicverse.runner import records
+    from dynamicverse.runner.publish import publish_index
     from dynamicverse.runner.store import Store
-    from dynamicverse.runner.summary import datasets, publish_index
 
     store = Store(root)
-    names = [dataset] if dataset else datasets(store)
+    names = [dataset] if dataset else records.datasets(store)
     if not names:
         raise ConfigError(f"{root}: no datasets there")
     pages = [publish_index(store, name) for name in names]

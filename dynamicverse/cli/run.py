@@ -79,8 +79,9 @@ def run(
       dynamicverse run frames/rgb --out s3://bucket/data --set tracks.grid_size=30
     """
     from dynamicverse.runner.local import LocalRunner
+    from dynamicverse.runner.publish import publish_index
     from dynamicverse.runner.store import Store
-    from dynamicverse.runner.summary import publish_index, summarise
+    from dynamicverse.runner.summary import summarise
 
     shortcuts = {
         "keyframes.flow_model": flow_model,

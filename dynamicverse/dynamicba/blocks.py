@@ -13,7 +13,8 @@ from torch import Tensor
 Indices = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-BLOCK_SIZE = 1 << 15  # slots (points × window) a block: its planes stay in the caches
+BLOCK_SIZE = 1 << 15  # slots (points × window) a block at most: its planes stay in the caches
+WASTE = 4000  # empty slots that cost as much as one more block
 
 
 @dataclass(frozen=True)
@@ -97,14 +98,18 @@ def blocks(observations: Observations, device: torch.device, size: int = BLOCK_S
 
 
 def _runs(first: Indices, last: Indices, size: int) -> Iterator[tuple[int, int]]:
-    """Split points (sorted by first camera) into runs of at most `size` slots, half filled."""
+    """Split points (sorted by first camera) into runs of at most `size` slots, well filled.
+
+    The slots of points outside their own windows cost as much as full ones; a run ends when
+    they would cost more than the overhead of a new block.
+    """
     start = 0
     while start < len(first):
         ahead = slice(start, start + size)
         windows = np.maximum.accumulate(last[ahead]) + 1 - first[start]
-        used = np.cumsum(last[ahead] - first[ahead] + 1)
-        points = np.arange(1, len(windows) + 1)
-        fits = (points * windows <= size) & ((used * 2 >= points * windows) | (points <= 32))
-        stop = start + max(1, int(np.argmin(fits)) if not fits.all() else len(fits))
+        slots = np.arange(1, len(windows) + 1) * windows
+        wasted = slots - np.cumsum(last[ahead] - first[ahead] + 1)
+        fits = (slots <= size) & (wasted * (1 + windows / 16) <= WASTE + slots / 4)
+        stop = start + (len(fits) if fits.all() else max(1, int(np.argmin(fits))))
         yield start, stop
         start = stop

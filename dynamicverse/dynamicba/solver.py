@@ -10,7 +10,7 @@ Marquardt's scaling and Nielsen's schedule.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -27,8 +27,10 @@ from dynamicverse.dynamicba.jacobians import (
     project,
     residuals,
 )
+from dynamicverse.dynamicba.threads import Map, worker_threads
 
 FIRST_DAMPING = 1e-4
+LEAST_DAMPING = 1e-9
 LAST_DAMPING = 1e10
 
 
@@ -57,6 +59,7 @@ class Options:
     loss: quadratic up to `scale` standard deviations, then linear (huber) or logarithmic
     (cauchy). focal_prior: None keeps the focal length as it is.
     tolerance: stop when a step lowers the cost by less than this share of it.
+    uncertainty: also compute `log_focal_sigma`, at the cost of one more linearisation.
     """
 
     loss: Literal["huber", "cauchy"] = "huber"
@@ -64,6 +67,7 @@ class Options:
     focal_prior: FocalPrior | None = None
     iterations: int = 30
     tolerance: float = 1e-5
+    uncertainty: bool = False
     device: str = "cpu"
 
 
@@ -72,7 +76,7 @@ class Solution:
     """The optimum found.
 
     cost: Σρ at the end; log_focal_sigma: standard deviation of log f for observations with the
-    stated weights (NaN when f was kept); error_M: reprojection errors in px.
+    stated weights (NaN when it was not asked for or f was kept); error_M: reprojection errors in px.
     """
 
     structure: Structure
@@ -92,13 +96,26 @@ class _State:
     log_focal: Tensor
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Linear:
+    """A linearised block: weighted derivatives and residuals, and the points whitened.
+
+    white_23PW: L⁻¹·Jᵀ of every observation; L_6P: the rows of L = chol(V).
+    """
+
+    jacobian: Derivatives
+    error_2PW: Tensor
+    white_23PW: Tensor
+    L_6P: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
 class _Normal:
-    """The reduced camera system of one linearisation: S·step = −g, unknowns (6, F) then log f."""
+    """The reduced camera system S·step = −g, unknowns (6, F) then log f, and its blocks."""
 
     S: Tensor
     g: Tensor
-    cost: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    blocks: list[_Linear]
 
 
 def free_cameras(frames: int, reference: int, scale_from: int, t_F3: Floats) -> npt.NDArray[np.bool_]:
@@ -113,7 +130,6 @@ def free_cameras(frames: int, reference: int, scale_from: int, t_F3: Floats) -> 
     return free
 
 
-@torch.inference_mode()
 def solve(
     start: Structure,
     observations: Observations,
@@ -127,33 +143,17 @@ def solve(
     device = torch.device(options.device)
     layout = blocks(observations, device)
     state = _State(
-        torch.from_numpy(start.R_F33).to(device),
-        torch.from_numpy(start.t_F3).to(device),
-        torch.from_numpy(start.points_N3).to(device),
+        torch.tensor(start.R_F33, device=device),
+        torch.tensor(start.t_F3, device=device),
+        torch.tensor(start.points_N3, device=device),
         torch.tensor(float(np.log(start.focal)), dtype=torch.float64, device=device),
     )
     free = _free_unknowns(free_F6, options, device)
-    cost = initial = _cost(state, layout, options)
-    damping, growth = FIRST_DAMPING, 2.0
-    converged, iteration = not len(layout), 0
-    while iteration < options.iterations and not converged:
-        iteration += 1
-        normal = _linearise(state, layout, options, damping)
-        step = _solve_reduced(normal, free, damping)
-        trial = None
-        if step is not None:
-            trial = _retract(state, step, layout, options, damping)
-            trial_cost = _cost(trial, layout, options)
-        if trial is None or not trial_cost < cost:
-            damping, growth = damping * growth, growth * 2
-            converged = damping > LAST_DAMPING or (
-                trial is not None and bool(trial_cost - cost <= options.tolerance * 0.1 * cost)
-            )
-            continue
-        decrease = float((cost - trial_cost) / cost)
-        state, cost = trial, trial_cost
-        damping, growth = max(damping * 0.2, 1e-12), 2.0
-        converged = decrease < options.tolerance
+    with worker_threads(device) as parallel:
+        state, initial, cost, iterations, converged = _iterate(
+            state, layout, free, options, parallel
+        )
+        sigma = _log_focal_sigma(state, layout, options, free, parallel)
     return Solution(
         Structure(
             state.R_F33.cpu().numpy(),
@@ -162,12 +162,37 @@ def solve(
             float(state.log_focal.exp()),
         ),
         _errors(state, layout, len(observations)),
-        float(initial),
-        float(cost),
-        iteration,
+        initial,
+        cost,
+        iterations,
         converged,
-        _log_focal_sigma(state, layout, options, free),
+        sigma,
     )
+
+
+def _iterate(
+    state: _State, layout: list[Block], free: Tensor, options: Options, parallel: Map
+) -> tuple[_State, float, float, int, bool]:
+    """Levenberg–Marquardt: state, first and last cost, iterations, converged."""
+    cost = initial = _cost(state, layout, options, parallel)
+    damping, growth = FIRST_DAMPING, 2.0
+    converged, iteration = not len(layout), 0
+    while iteration < options.iterations and not converged:
+        iteration += 1
+        normal = _linearise(state, layout, options, damping, parallel)
+        step = _solve_reduced(normal, free)
+        if step is not None:
+            trial = _retract(state, step, layout, normal)
+            trial_cost = _cost(trial, layout, options, parallel)
+            if trial_cost < cost:
+                converged = cost - trial_cost < options.tolerance * cost
+                state, cost = trial, trial_cost
+                damping, growth = max(damping * 0.2, LEAST_DAMPING), 2.0
+                continue
+            converged = trial_cost - cost < 1e-9 * cost  # rounding: nothing left to gain
+        damping, growth = damping * growth, growth * 2
+        converged = converged or damping > LAST_DAMPING
+    return state, initial, cost, iteration, converged
 
 
 def _free_unknowns(
@@ -200,13 +225,14 @@ def _window(state: _State, block: Block) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def _cost(state: _State, layout: list[Block], options: Options) -> Tensor:
-    total = _prior(state, options)[0]
+def _cost(state: _State, layout: list[Block], options: Options, parallel: Map) -> float:
     focal = state.log_focal.exp()
-    for block in layout:
+
+    def of_block(block: Block) -> Tensor:
         error = residuals(project(*_window(state, block)), focal, block.xy_2PW)
-        total = total + _robust(error.square_().sum(0), block.weight_PW, options)[0].sum()
-    return total
+        return _robust(error.square_().sum(0), block.weight_PW, options)[0].sum()
+
+    return float(sum(parallel(of_block, layout), start=_prior(state, options)[0]))
 
 
 def _prior(state: _State, options: Options) -> tuple[Tensor, Tensor, float]:
@@ -229,24 +255,22 @@ def _errors(state: _State, layout: list[Block], count: int) -> Floats:
     return errors
 
 
-def _linearise_block(
-    state: _State, block: Block, options: Options
-) -> tuple[Derivatives, Tensor, Tensor]:
-    """Weighted derivatives and residuals (2, P, W), and ρ summed."""
+def _linearise_block(state: _State, block: Block, options: Options, damping: float) -> _Linear:
     R, t, points = _window(state, block)
     focal = state.log_focal.exp()
     projection = project(R, t, points)
     error = residuals(projection, focal, block.xy_2PW)
-    rho, factor = _robust(error.square().sum(0), block.weight_PW, options)
+    _, factor = _robust(error.square().sum(0), block.weight_PW, options)
     root = factor.sqrt_()
-    return derivatives(projection, R, focal, root), error.mul_(root), rho.sum()
+    jacobian = derivatives(projection, R, focal, root)
+    return _Linear(jacobian, error.mul_(root), *_whiten(jacobian.point_23PW, damping))
 
 
 def _whiten(point_23PW: Tensor, damping: float) -> tuple[Tensor, tuple[Tensor, ...]]:
     """L⁻¹·Jᵀ of every observation (2, 3, P, W), and L = chol(V) as six rows (P)."""
     j = point_23PW
     v = {(i, k): (j[:, i] * j[:, k]).sum((0, 2)) for i in range(3) for k in range(i + 1)}
-    floor = 1e-12 * (v[0, 0] + v[1, 1] + v[2, 2]) + 1e-30
+    floor = 1e-10 * (v[0, 0] + v[1, 1] + v[2, 2]) + 1e-30
     d0, d1, d2 = (v[i, i] * (1 + damping) + floor for i in range(3))
     l00 = d0.sqrt()
     l10, l20 = v[1, 0] / l00, v[2, 0] / l00
@@ -261,51 +285,71 @@ def _whiten(point_23PW: Tensor, damping: float) -> tuple[Tensor, tuple[Tensor, .
     return white, (l00, l10, l11, l20, l21, l22)
 
 
-def _linearise(state: _State, layout: list[Block], options: Options, damping: float) -> _Normal:
-    """Sum the reduced camera systems of all blocks."""
+def _linearise(
+    state: _State, layout: list[Block], options: Options, damping: float, parallel: Map
+) -> _Normal:
+    """Sum the reduced camera systems of all blocks, always in the same order."""
     frames = len(state.R_F33)
     S = state.t_F3.new_zeros((CAMERA_DOF * frames + 1, CAMERA_DOF * frames + 1))
     g = S.new_zeros(len(S))
     cameras = S[:-1, :-1].view(CAMERA_DOF, frames, CAMERA_DOF, frames)
-    border = S[:-1, -1].view(CAMERA_DOF, frames)
-    gradient = g[:-1].view(CAMERA_DOF, frames)
-    for block in layout:
-        jacobian, error, _ = _linearise_block(state, block, options)
-        white, _ = _whiten(jacobian.point_23PW, damping)
-        j, points, window = jacobian.camera_2PCW, block.weight_PW.shape[0], block.window
-        # columns: (ω, δ) × cameras of the window, log f, residual; rows: whitened points
-        Z = j.new_empty((3, points, CAMERA_DOF * window + 2))
-        for k in range(3):
-            columns = Z[k, :, :-2].view(points, CAMERA_DOF, window)
-            torch.mul(j[0], white[0, k, :, None], out=columns)
-            columns.addcmul_(j[1], white[1, k, :, None])
-            Z[k, :, -2] = (jacobian.focal_2PW * white[:, k]).sum((0, 2))
-            Z[k, :, -1] = (error * white[:, k]).sum((0, 2))
-        Z = Z.reshape(3 * points, -1)
-        product = Z.T @ Z
-        near = slice(block.first, block.first + window)
-        reduced = product[:-2, :-2].view(CAMERA_DOF, window, CAMERA_DOF, window)
-        cameras[:, near, :, near] -= reduced
-        border[:, near] -= product[:-2, -2].view(CAMERA_DOF, window)
-        gradient[:, near] -= product[:-2, -1].view(CAMERA_DOF, window)
-        diagonal = torch.diagonal(cameras, dim1=1, dim2=3)[:, :, near]
-        for c in range(CAMERA_DOF):
-            row = (j[:, :, : c + 1] * j[:, :, c : c + 1]).sum((0, 1))
-            row[c] *= 1 + damping
-            diagonal[c, : c + 1] += row
-            diagonal[:c, c] += row[:c]
-        border[:, near] += (j * jacobian.focal_2PW[:, :, None]).sum((0, 1))
-        gradient[:, near] += (j * error[:, :, None]).sum((0, 1))
-        S[-1, -1] += jacobian.focal_2PW.square().sum() * (1 + damping) - product[-2, -2]
-        g[-1] += (jacobian.focal_2PW * error).sum() - product[-2, -1]
+    border, gradient = (v.view(CAMERA_DOF, frames) for v in (S[:-1, -1], g[:-1]))
+    linear = []
+
+    def of_block(block: Block) -> tuple[_Linear, Tensor]:
+        part = _linearise_block(state, block, options, damping)
+        return part, _reduced_system(part, damping)
+
+    for block, (part, system) in zip(layout, parallel(of_block, layout), strict=True):
+        near, window = slice(block.first, block.first + block.window), block.window
+        cameras[:, near, :, near] += system[:-2, :-2].view(CAMERA_DOF, window, CAMERA_DOF, window)
+        border[:, near] += system[:-2, -2].view(CAMERA_DOF, window)
+        gradient[:, near] += system[:-2, -1].view(CAMERA_DOF, window)
+        S[-1, -1] += system[-2, -2]
+        g[-1] += system[-2, -1]
+        linear.append(part)
     S[-1, :-1] = S[:-1, -1]
     _, slope, curvature = _prior(state, options)
     S[-1, -1] += curvature
     g[-1] += slope
-    return _Normal(S, g)
+    return _Normal(S, g, linear)
 
 
-def _solve_reduced(normal: _Normal, free: Tensor, damping: float) -> Tensor | None:
+def _reduced_system(part: _Linear, damping: float) -> Tensor:
+    """U − Zᵀ·Z of one block, unknowns (ω, δ) × its cameras, log f; the last column is g."""
+    J, Jf, error = part.jacobian.camera_2PCW, part.jacobian.focal_2PW, part.error_2PW
+    window = J.shape[3]
+    system = _eliminated(part).neg_()
+    cameras = system[:-2, :-2].view(CAMERA_DOF, window, CAMERA_DOF, window)
+    diagonal = torch.diagonal(cameras, dim1=1, dim2=3)
+    for c in range(CAMERA_DOF):
+        row = (J[:, :, : c + 1] * J[:, :, c : c + 1]).sum((0, 1))
+        row[c] *= 1 + damping
+        diagonal[c, : c + 1] += row
+        diagonal[:c, c] += row[:c]
+    system[:-2, -2].view(CAMERA_DOF, window).add_((J * Jf[:, :, None]).sum((0, 1)))
+    system[:-2, -1].view(CAMERA_DOF, window).add_((J * error[:, :, None]).sum((0, 1)))
+    system[-2, -2] += Jf.square().sum() * (1 + damping)
+    system[-2, -1] += (Jf * error).sum()
+    return system
+
+
+def _eliminated(part: _Linear) -> Tensor:
+    """Zᵀ·Z with columns (ω, δ) × cameras of the window, log f, residual."""
+    J, white = part.jacobian.camera_2PCW, part.white_23PW
+    _, points, _, window = J.shape
+    Z = J.new_empty((3, points, CAMERA_DOF * window + 2))
+    for k in range(3):
+        columns = Z[k, :, :-2].view(points, CAMERA_DOF, window)
+        torch.mul(J[0], white[0, k, :, None], out=columns)
+        columns.addcmul_(J[1], white[1, k, :, None])
+        Z[k, :, -2] = (part.jacobian.focal_2PW * white[:, k]).sum((0, 2))
+        Z[k, :, -1] = (part.error_2PW * white[:, k]).sum((0, 2))
+    Z = Z.view(3 * points, -1)
+    return Z.T @ Z
+
+
+def _solve_reduced(normal: _Normal, free: Tensor) -> Tensor | None:
     """The step of all unknowns (zero where fixed); None if the system is not positive definite."""
     step = torch.zeros_like(normal.g)
     if not len(free):
@@ -321,19 +365,16 @@ def _solve_reduced(normal: _Normal, free: Tensor, damping: float) -> Tensor | No
     return step
 
 
-def _retract(
-    state: _State, step: Tensor, layout: list[Block], options: Options, damping: float
-) -> _State:
+def _retract(state: _State, step: Tensor, layout: list[Block], normal: _Normal) -> _State:
     """Move cameras and focal length by the step, and points to their optimum given it."""
     step_F6 = step[:-1].view(CAMERA_DOF, -1).T.contiguous()
     points = state.points_N3.clone()
-    for block in layout:
-        jacobian, error, _ = _linearise_block(state, block, options)
-        white, (l00, l10, l11, l20, l21, l22) = _whiten(jacobian.point_23PW, damping)
+    for block, part in zip(layout, normal.blocks, strict=True):
         near = step_F6[block.first : block.first + block.window].T
-        error += (jacobian.camera_2PCW * near).sum(2)
-        error += jacobian.focal_2PW * step[-1]
-        y0, y1, y2 = ((white[:, k] * error).sum((0, 2)) for k in range(3))
+        error = part.error_2PW + (part.jacobian.camera_2PCW * near).sum(2)
+        error += part.jacobian.focal_2PW * step[-1]
+        y0, y1, y2 = ((part.white_23PW[:, k] * error).sum((0, 2)) for k in range(3))
+        l00, l10, l11, l20, l21, l22 = part.L_6P
         x2 = y2 / l22
         x1 = (y1 - l21 * x2) / l11
         x0 = (y0 - l10 * x1 - l20 * x2) / l00
@@ -343,12 +384,12 @@ def _retract(
 
 
 def _log_focal_sigma(
-    state: _State, layout: list[Block], options: Options, free: Tensor
+    state: _State, layout: list[Block], options: Options, free: Tensor, parallel: Map
 ) -> float:
     """Square root of the last diagonal element of S⁻¹."""
-    if options.focal_prior is None or not len(layout):
+    if not options.uncertainty or options.focal_prior is None or not len(layout):
         return float("nan")
-    S = _linearise(state, layout, options, 0.0).S[free][:, free]
+    S = _linearise(state, layout, options, 0.0, parallel).S[free][:, free]
     unit = torch.zeros(len(S), 1, dtype=S.dtype, device=S.device)
     unit[-1] = 1.0
     factor, info = torch.linalg.cholesky_ex(S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dynamicverse.errors import ArtifactError, Reason
+
+# a symlink loop or a name that no file can have is the user's doing, EIO is the machine's
+_BAD_NAME = (errno.ELOOP, errno.ENAMETOOLONG)
 
 
 def invalid(path: Path, problem: str) -> ArtifactError:
@@ -62,7 +66,6 @@ def read_ends(path: Path, head: int, tail: int, max_bytes: int) -> tuple[bytes, 
 def _unreadable(path: Path, error: OSError) -> ArtifactError:
     if isinstance(error, IsADirectoryError):
         return invalid(path, "a folder, not a file")
-    # a symlink loop (ELOOP) or a name that no file can have is the user's, EIO is the machine's
-    denied = isinstance(error, PermissionError | NotADirectoryError) or error.errno in (36, 40)
+    denied = isinstance(error, PermissionError | NotADirectoryError) or error.errno in _BAD_NAME
     reason = Reason.UNREADABLE if denied else Reason.STORAGE
     return ArtifactError(f"{path}: cannot be read ({error.strerror or error})", reason)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import FailFast, Field, model_validator
+from pydantic import Field, model_validator
 
 from dynamicverse.formats import csvfile, jsonfile
 from dynamicverse.formats.bounded import invalid
 from dynamicverse.formats.model import (
-    MAX_ITEMS,
     Facts,
     Frame,
     InstanceId,
+    Items,
     Model,
     Name,
+    PerInstance,
     Text,
     require_unique,
 )
@@ -56,13 +58,13 @@ class CameraCaption(Caption):
     """How the camera moves; labels in CameraBench's vocabulary."""
 
     labels: Labels
-    segments: Annotated[list[CameraSegment], Field(max_length=MAX_ITEMS), FailFast()]
+    segments: Items[CameraSegment]
 
 
 class Captions(Model):
     """captions.json."""
 
-    objects: Annotated[list[ObjectCaption], Field(max_length=255)]
+    objects: PerInstance[ObjectCaption]
     scene: Caption
     camera: CameraCaption
 
@@ -99,7 +101,7 @@ def read_csv(path: Path) -> dict[int, str]:
     """Read objects.csv: instance id to description; raises ArtifactError."""
     descriptions: dict[int, str] = {}
     for instance_id, text in csvfile.read(path, CSV_HEADER):
-        if not (instance_id.isascii() and instance_id.isdigit() and 1 <= int(instance_id) <= 255):
+        if not re.fullmatch("[1-9][0-9]{0,2}", instance_id) or int(instance_id) > 255:
             raise invalid(path, f"not an instance id: {instance_id[:20]!r}")
         if int(instance_id) in descriptions:
             raise invalid(path, f"instance id {instance_id} comes twice")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
+
 from dynamicverse.errors import ArtifactError, Reason
 from dynamicverse.formats import (
     captions,
@@ -59,7 +61,9 @@ def _rgb(scene: Scene, info: SceneInfo, thorough: bool) -> None:
 
 
 def _video(scene: Scene, info: SceneInfo, thorough: bool) -> None:
-    mp4.validate(scene.video)
+    """A frame folder need not become a video: it may have no frame rate."""
+    if scene.video.exists() or info.source.kind == "video":
+        mp4.validate(scene.video)
 
 
 def _key_frames(scene: Scene, info: SceneInfo, thorough: bool) -> None:
@@ -92,17 +96,22 @@ def _motion(scene: Scene, info: SceneInfo, thorough: bool) -> None:
 
 
 def _masks(scene: Scene, info: SceneInfo, thorough: bool) -> None:
+    known = _instances(scene) if thorough else set()
     for path in _exactly(scene, "masks", map(scene.mask, range(info.frame_count))):
-        masks.validate(path, info.width, info.height, thorough)
+        masks.validate(path, info.width, info.height)
+        if thorough:
+            unknown = masks.present(masks.read(path)) - known
+            if unknown:
+                raise invalid(path, f"ids {sorted(unknown)} are not in instance_labels.json")
 
 
 def _segmentation(scene: Scene, info: SceneInfo, thorough: bool) -> None:
     labels.validate(scene.instance_labels, info.frame_count)
     labels.validate_summary(scene.result_summary, info.frame_count)
-    known = {instance.id for instance in labels.read(scene.instance_labels).instances}
+    known = _instances(scene)
     counted = {item.id for item in labels.read_summary(scene.result_summary).objects}
     if known != counted:
-        raise invalid(scene.result_summary, f"objects {counted}, the labels are {known}")
+        raise invalid(scene.result_summary, f"objects {sorted(counted)}, labels {sorted(known)}")
     found = set(scene.files("segmentation"))
     expected = [scene.instance_labels, scene.result_summary]
     for kind in FRAME_KINDS:
@@ -145,6 +154,8 @@ def _cameras(scene: Scene, info: SceneInfo, thorough: bool) -> None:
     if told.scale != cameras.scale:
         problem = f"scale '{told.scale}', poses.npz has '{cameras.scale}'"
         raise invalid(scene.reconstruction_json, problem)
+    if not np.allclose(cameras.timestamps_F, info.times_s, rtol=0, atol=1e-6):
+        raise invalid(scene.poses, "timestamps are not the times in scene.json")
 
 
 def _depth(scene: Scene, info: SceneInfo, thorough: bool) -> None:
@@ -167,10 +178,17 @@ def _captions(scene: Scene, info: SceneInfo, thorough: bool) -> None:
     told = {o.instance_id: o.text for o in captions.read(scene.captions).objects}
     if captions.read_csv(scene.object_captions) != told:
         raise invalid(scene.object_captions, "does not say what captions.json says")
+    unknown = set(told) - _instances(scene) if told else set()
+    if unknown:
+        raise invalid(scene.captions, f"ids {sorted(unknown)} are not in instance_labels.json")
 
 
 def _report(scene: Scene, info: SceneInfo, thorough: bool) -> None:
     html.validate(scene.report)
+
+
+def _instances(scene: Scene) -> set[int]:
+    return {instance.id for instance in labels.read(scene.instance_labels).instances}
 
 
 def _exactly(scene: Scene, artifact: str, expected: Iterable[Path]) -> list[Path]:

@@ -32,6 +32,8 @@ def write(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> N
 def read(path: Path, header: Sequence[str]) -> list[list[str]]:
     """The rows below `header`, guards taken off; raises ArtifactError."""
     data = read_bytes(path, MAX_BYTES)
+    if b"\0" in data:
+        raise invalid(path, "holds a null character")
     if not data.endswith(b"\n"):
         raise invalid(path, "the last line is cut off")
     try:

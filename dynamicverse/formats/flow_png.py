@@ -36,7 +36,7 @@ def write(path: Path, flow_HW2: NDArray[np.float32], valid_HW: NDArray[np.bool_]
     flow_HW2: (x, y) displacement in pixels. Where it is outside -512..511.98 or not finite it
     is stored as zero and not valid; elsewhere it is kept even where `valid_HW` is False.
     """
-    if flow_HW2.ndim != 3 or flow_HW2.shape[2] != 2 or valid_HW.shape != flow_HW2.shape[:2]:
+    if flow_HW2.shape != (*valid_HW.shape, 2) or valid_HW.ndim != 2 or not valid_HW.size:
         raise invalid(path, f"flow {flow_HW2.shape} with valid {valid_HW.shape}")
     flow_HW2 = np.ascontiguousarray(flow_HW2, np.float32)
     valid_HW = np.ascontiguousarray(valid_HW, np.bool_)
@@ -45,8 +45,9 @@ def write(path: Path, flow_HW2: NDArray[np.float32], valid_HW: NDArray[np.bool_]
         inside_HW1 = np.all((flow_HW2 >= MIN_FLOW) & (flow_HW2 <= MAX_FLOW), axis=2, keepdims=True)
         flow_HW2 = np.where(inside_HW1, flow_HW2, np.float32(0))
         valid_HW = valid_HW & inside_HW1[..., 0]
-    signed_HW2 = cv2.multiply(flow_HW2, 64.0, dtype=cv2.CV_16S)  # exact, then rounded
-    codes_HW2 = signed_HW2.view(np.uint16) ^ np.uint16(ZERO)
+    signed_HW2 = cv2.addWeighted(flow_HW2, 64.0, flow_HW2, 0.0, 0.0, dtype=cv2.CV_16S)
+    # the offset is added to the integers: in float32 it would cost the last bits
+    codes_HW2 = np.bitwise_xor(signed_HW2.view(np.uint16), np.uint16(ZERO))
     image_HW3 = np.empty((*valid_HW.shape, 3), np.uint16)
     image_HW3[..., 0] = valid_HW
     cv2.mixChannels([codes_HW2], [image_HW3], [0, 2, 1, 1])
@@ -63,10 +64,8 @@ def read(path: Path) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     image_HW3, _ = png.decode(path, png.RGB, 16)
     codes_HW2 = np.empty((*image_HW3.shape[:2], 2), np.uint16)
     cv2.mixChannels([image_HW3], [codes_HW2], [2, 0, 1, 1])
-    flow_HW2 = np.empty(codes_HW2.shape, np.float32)
-    np.multiply(codes_HW2, np.float32(STEP), out=flow_HW2)
-    flow_HW2 -= np.float32(512)
-    return flow_HW2, image_HW3[..., 0] != 0
+    codes_HW2 ^= np.uint16(ZERO)
+    return codes_HW2.view(np.int16) * np.float32(STEP), image_HW3[..., 0] != 0
 
 
 def validate(path: Path, width: int, height: int, thorough: bool = False) -> None:

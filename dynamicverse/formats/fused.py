@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynamicverse.formats.bounded import invalid
-from dynamicverse.formats.npz import ArraySpec, ArrayStream, NpzReader, write_npz
+from dynamicverse.formats.npz import (
+    ArraySpec,
+    ArrayStream,
+    Header,
+    NpzReader,
+    conform,
+    match,
+    write_npz,
+)
 from dynamicverse.formats.poses import check_cameras
 from dynamicverse.formats.reconstruction_info import Scale
 
@@ -33,6 +41,7 @@ SPEC = {
     "object_ids": ArraySpec("i4", ("M",)),
     "object_centres": ArraySpec("f4", ("M", "F", 3)),
 }
+_NO_RGBS = {name: spec for name, spec in SPEC.items() if name != "rgbs"}
 
 
 @dataclass(frozen=True)
@@ -65,29 +74,27 @@ class Fused:
 
 def write(path: Path, value: Fused) -> None:
     """Write fused_4d.npz; raises ArtifactError if the value does not hold."""
-    _check(path, value)
     if value.rgbs is None:
         raise invalid(path, "rgbs are missing")
-    arrays: dict[str, NDArray[Any] | ArrayStream] = {}
-    for name, spec in SPEC.items():
-        member = getattr(value, name)
-        if isinstance(member, ArrayStream) or spec.dtype == "U":
-            arrays[name] = member if isinstance(member, ArrayStream) else np.asarray(member)
-        else:
-            arrays[name] = np.asarray(member, spec.dtype)
-    write_npz(path, arrays)
+    others = {name: getattr(value, name) for name in SPEC if name != "rgbs"}
+    arrays: dict[str, NDArray[Any] | ArrayStream] = {**conform(path, others, _NO_RGBS)}
+    _check(path, arrays)
+    arrays["rgbs"] = value.rgbs
+    headers = {n: Header(np.dtype(a.dtype), tuple(a.shape)) for n, a in arrays.items()}
+    match(path, headers, SPEC)
+    _check_pictures(path, headers["rgbs"].shape)
+    write_npz(path, {name: arrays[name] for name in SPEC})
 
 
 def read(path: Path, with_rgbs: bool = True) -> Fused:
     """Read fused_4d.npz, with or without the pictures; raises ArtifactError."""
     with NpzReader(path, SPEC) as reader:
+        _check_pictures(path, reader.shape("rgbs"))
         members: dict[str, Any] = {
             name: reader.read(name) if with_rgbs or name != "rgbs" else None for name in SPEC
         }
-    members["scale"] = cast(Scale, str(members["scale"]))
-    value = Fused(**members)
-    _check(path, value)
-    return value
+    _check(path, members)
+    return Fused(**(members | {"scale": cast(Scale, str(members["scale"]))}))
 
 
 @contextmanager
@@ -102,8 +109,7 @@ def validate(path: Path, frame_count: int, thorough: bool = False) -> None:
     with NpzReader(path, SPEC) as reader:
         if reader.dimensions["F"] != frame_count:
             raise invalid(path, f"{reader.dimensions['F']} frames, the scene has {frame_count}")
-        if max(reader.shape("rgbs")[1:3]) > MAX_PICTURE_SIDE:
-            raise invalid(path, f"pictures of {reader.shape('rgbs')} are too large")
+        _check_pictures(path, reader.shape("rgbs"))
         if thorough:
             for _ in reader.blocks("rgbs", 16):
                 pass
@@ -111,45 +117,27 @@ def validate(path: Path, frame_count: int, thorough: bool = False) -> None:
         read(path, with_rgbs=False)
 
 
-def _check(path: Path, value: Fused) -> None:
-    shapes = {"timestamps": value.timestamps.shape}
-    for name in SPEC:
-        member = getattr(value, name)
-        if name not in ("scale",) and member is not None:
-            shapes[name] = tuple(member.shape)
-    frames = len(value.timestamps)
-    registered_F = np.asarray(~np.isnan(value.c2w).all(axis=(1, 2)), np.bool_)
-    check_cameras(path, value.c2w, value.Ks, value.timestamps, registered_F, value.scale)
-    points, moving, objects = len(value.static_points), len(value.dyn_points), len(value.object_ids)
-    expected: dict[str, tuple[int, ...]] = {
-        "static_points": (points, 3),
-        "static_rgbs": (points, 3),
-        "static_confidence": (points,),
-        "dyn_points": (moving, 3),
-        "dyn_rgbs": (moving, 3),
-        "dyn_offsets": (frames + 1,),
-        "dyn_instance": (moving,),
-        "object_ids": (objects,),
-        "object_centres": (objects, frames, 3),
-    }
-    for name, shape in expected.items():
-        if shapes[name] != shape:
-            raise invalid(path, f"'{name}' is {shapes[name]}, expected {shape}")
-    if "rgbs" in shapes and (
-        len(shapes["rgbs"]) != 4
-        or shapes["rgbs"][0] != frames
-        or max(shapes["rgbs"][1:3]) > MAX_PICTURE_SIDE
-    ):
-        raise invalid(path, f"'rgbs' is {shapes['rgbs']} for {frames} frames")
-    offsets = value.dyn_offsets
-    if offsets[0] != 0 or offsets[-1] != moving or (np.diff(offsets) < 0).any():
+def _check_pictures(path: Path, shape: tuple[int, ...]) -> None:
+    if not 1 <= min(shape[1:3]) <= max(shape[1:3]) <= MAX_PICTURE_SIDE:
+        raise invalid(path, f"pictures of {shape[2]}x{shape[1]}, at most {MAX_PICTURE_SIDE}")
+
+
+def _check(path: Path, arrays: Mapping[str, Any]) -> None:
+    c2w_F44 = arrays["c2w"]
+    registered_F = np.asarray(~np.isnan(c2w_F44).all(axis=(1, 2)), np.bool_)
+    times_F, scale = arrays["timestamps"], str(arrays["scale"])
+    check_cameras(path, c2w_F44, arrays["Ks"], times_F, registered_F, scale)
+    offsets, moving = arrays["dyn_offsets"], len(arrays["dyn_points"])
+    if offsets[0] != 0 or offsets[-1] != moving or (offsets[1:] < offsets[:-1]).any():
         raise invalid(path, f"dyn_offsets do not rise from 0 to {moving}")
-    if not np.isfinite(value.static_points).all() or not np.isfinite(value.dyn_points).all():
-        raise invalid(path, "a point is not finite")
-    confidence = value.static_confidence
+    for name in ("static_points", "dyn_points"):
+        if not np.isfinite(arrays[name]).all():
+            raise invalid(path, f"'{name}' holds a point that is not finite")
+    confidence = arrays["static_confidence"]
     if not ((confidence >= 0) & (confidence <= 1)).all():
         raise invalid(path, "static_confidence is outside 0..1")
-    if len(np.unique(value.object_ids)) != objects:
+    ids = arrays["object_ids"]
+    if len(np.unique(ids)) != len(ids):
         raise invalid(path, "object_ids are not unique")
-    if np.isinf(value.object_centres).any():
+    if np.isinf(arrays["object_centres"]).any():
         raise invalid(path, "object_centres holds infinities")

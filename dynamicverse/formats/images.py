@@ -17,6 +17,9 @@ from dynamicverse.formats.bounded import invalid, read_bytes, read_ends
 MAX_PIXELS = 1 << 28
 MAX_BYTES = 1 << 30
 HEAD_BYTES = 1 << 18  # a JPEG may carry a profile and a thumbnail before its size
+TAIL_BYTES = 64  # a JPEG may be padded with zeros
+# pixels a byte: each 8x8 block takes one bit at the very least
+JPEG_RATIO = 512
 # start-of-frame markers: baseline, extended, progressive
 _SOF = (0xC0, 0xC1, 0xC2)
 
@@ -32,8 +35,8 @@ class ImageHeader:
 
 def read_header(path: Path, max_pixels: int = MAX_PIXELS) -> ImageHeader:
     """The size of a picture that ends as it must; nothing is decoded."""
-    head, tail, _ = read_ends(path, HEAD_BYTES, 64, MAX_BYTES)
-    return _header(path, head, tail, max_pixels)
+    head, tail, size = read_ends(path, HEAD_BYTES, TAIL_BYTES, MAX_BYTES)
+    return _header(path, head, tail, size, max_pixels)
 
 
 def read_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -43,7 +46,7 @@ def read_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     Raises ArtifactError.
     """
     data = read_bytes(path, MAX_BYTES)
-    header = _header(path, data[:HEAD_BYTES], data[-64:], max_pixels)
+    header = _header(path, data[:HEAD_BYTES], data[-TAIL_BYTES:], len(data), max_pixels)
     if header.kind == "png":
         data = png.critical_chunks(path, data)
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -86,13 +89,15 @@ def _write(path: Path, rgb_HW3: NDArray[np.uint8], suffix: str, options: list[in
     write_bytes(path, encoded.tobytes())
 
 
-def _header(path: Path, head: bytes, tail: bytes, max_pixels: int) -> ImageHeader:
+def _header(path: Path, head: bytes, tail: bytes, size: int, max_pixels: int) -> ImageHeader:
     if head.startswith(png.SIGNATURE):
         found = png.parse_header(path, head[:33])
         header = ImageHeader("png", found.width, found.height)
         whole = tail.endswith(png.END)
     elif head.startswith(b"\xff\xd8\xff"):
         header = _jpeg_header(path, head)
+        if header.width * header.height > JPEG_RATIO * size:
+            raise invalid(path, "a JPEG that claims more pixels than its data can hold")
         whole = tail.rstrip(b"\0").endswith(b"\xff\xd9")
     else:
         raise invalid(path, "neither JPEG nor PNG")

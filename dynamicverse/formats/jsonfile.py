@@ -13,6 +13,7 @@ from dynamicverse.formats.atomic import write_bytes
 from dynamicverse.formats.bounded import invalid, read_bytes
 
 MAX_BYTES = 64 << 20
+MAX_KEYS = 10_000  # of one object: an unknown key costs an error record
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -66,6 +67,8 @@ def _explain(path: Path, error: ValidationError) -> ArtifactError:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MAX_KEYS:
+        raise ValueError(f"an object with {len(pairs)} keys")
     values = dict(pairs)
     if len(values) != len(pairs):
         raise ValueError("an object has the same key twice")

@@ -6,11 +6,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import FailFast, Field, model_validator
+from pydantic import Field, model_validator
 
 from dynamicverse.formats import jsonfile
 from dynamicverse.formats.bounded import invalid
-from dynamicverse.formats.model import MAX_FRAMES, Frame, Model, Name
+from dynamicverse.formats.model import MAX_FRAMES, Frame, Model, Name, PerFrame
 
 
 class KeyframeInfo(Model):
@@ -25,8 +25,8 @@ class KeyframeInfo(Model):
     ratio: Annotated[float, Field(gt=0, le=1)]
     min_gap: Annotated[int, Field(ge=0, le=MAX_FRAMES)]
     flow_model: Name
-    scores: Annotated[list[float], Field(max_length=MAX_FRAMES), FailFast()]
-    keyframes: Annotated[list[Frame], Field(max_length=MAX_FRAMES), FailFast()]
+    scores: PerFrame[float]
+    keyframes: PerFrame[Frame]
 
     @model_validator(mode="after")
     def _consistent(self) -> KeyframeInfo:

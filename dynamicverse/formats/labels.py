@@ -15,9 +15,12 @@ from dynamicverse.formats.model import (
     Colour,
     Count,
     Frame,
+    FrameCount,
     InstanceId,
     Model,
     Name,
+    PerInstance,
+    Share,
     require_unique,
 )
 
@@ -42,7 +45,7 @@ class Instance(Model):
 class InstanceLabels(Model):
     """instance_labels.json: ids are stable over the clip."""
 
-    instances: Annotated[list[Instance], Field(max_length=255)]
+    instances: PerInstance[Instance]
 
     @model_validator(mode="after")
     def _consistent(self) -> InstanceLabels:
@@ -54,7 +57,7 @@ class ObjectStatistics(Model):
     """frames: in how many frames the object is seen; areas in pixels; box in pixels."""
 
     id: InstanceId
-    frames: Annotated[int, Field(ge=0, le=MAX_FRAMES)]
+    frames: FrameCount
     mean_area_px: Annotated[float, Field(ge=0)]
     max_area_px: Annotated[float, Field(ge=0)]
     mean_box: Box
@@ -71,8 +74,8 @@ class SegmentationSummary(Model):
 
     frame_count: Annotated[int, Field(ge=1, le=MAX_FRAMES)]
     object_count: Count
-    coverage: Annotated[float, Field(ge=0, le=1)]
-    objects: Annotated[list[ObjectStatistics], Field(max_length=255)]
+    coverage: Share
+    objects: PerInstance[ObjectStatistics]
 
     @model_validator(mode="after")
     def _consistent(self) -> SegmentationSummary:

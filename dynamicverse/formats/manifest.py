@@ -9,7 +9,16 @@ from typing import Annotated
 from pydantic import AfterValidator, FailFast, Field
 
 from dynamicverse.formats import jsonfile
-from dynamicverse.formats.model import MAX_FRAMES, Count, Facts, Model, Name, Sha256, Texts
+from dynamicverse.formats.model import (
+    MAX_FRAMES,
+    Count,
+    Facts,
+    FrameCount,
+    Model,
+    Name,
+    Sha256,
+    Texts,
+)
 
 MAX_BYTES = 512 << 20  # a line of about 150 bytes for every file of every frame
 
@@ -55,7 +64,7 @@ class Manifest(Model):
     seconds: Annotated[float, Field(ge=0)]
     device: Name
     peak_memory_bytes: Count
-    frames: Annotated[int, Field(ge=0, le=MAX_FRAMES)]
+    frames: FrameCount
     warnings: Texts
     facts: Facts
     finished: Annotated[str, Field(max_length=40), AfterValidator(_utc)]

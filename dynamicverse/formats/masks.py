@@ -43,6 +43,12 @@ def validate(path: Path, width: int, height: int, thorough: bool = False) -> Non
         read(path)
 
 
+def present(ids_HW: NDArray[np.uint8]) -> set[int]:
+    """The instance ids in a mask, without the background."""
+    counts = np.bincount(ids_HW.reshape(-1), minlength=MAX_ID + 1)
+    return {int(i) for i in np.flatnonzero(counts) if i}
+
+
 def colour(instance_id: int) -> tuple[int, int, int]:
     """RGB of an instance id: the palette of PASCAL VOC and DAVIS; 0 is black."""
     if not 0 <= instance_id <= MAX_ID:

@@ -14,11 +14,11 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -28,11 +28,13 @@ from dynamicverse.formats.bounded import invalid, open_bounded
 
 Array = NDArray[Any]
 
-MAX_BYTES = 16 << 30  # of a file, and of one array in memory
+MAX_FILE_BYTES = 64 << 30
+MAX_BYTES = 8 << 30  # of arrays in memory
 MAX_MEMBERS = 64
-CHUNK_BYTES = 8 << 20
-MAX_RATIO = 1032  # deflate cannot do better
+MAX_DIRECTORY = 64 << 10
 MAX_HEADER = 4096
+MAX_RATIO = 1032  # deflate cannot do better
+CHUNK_BYTES = 8 << 20
 LEVEL = 1
 FIXED_DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -40,7 +42,8 @@ _HEADER = re.compile(
     rb"\{'descr': '([<|])([biufU])(\d{1,4})', 'fortran_order': False, "
     rb"'shape': \(((?:\d{1,19}, )*(?:\d{1,19},?)?)\), \} *\n"
 )
-_BAD_ZIP = (
+# what zipfile, zlib and NumPy raise on malformed data
+_MALFORMED = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
@@ -49,6 +52,7 @@ _BAD_ZIP = (
     RuntimeError,
     ValueError,
     OverflowError,
+    OSError,
 )
 
 
@@ -65,21 +69,21 @@ class ArrayStream:
 class ArraySpec:
     """What a member must be.
 
-    dtype: as in `np.dtype(...).str` without byte order: "f4", "i8", "b1", "u1"; "U" is any
-    text. shape: a number is exact, a name is equal wherever it appears, None is free;
-    `"F+1"` is one more than `"F"`.
+    dtype: `np.dtype(...).str` without byte order ("f4", "i8", "b1", "u1"); "U" is any text.
+    shape: a number is exact, a name is equal wherever it appears, `"F+1"` is one more than
+    `"F"`.
     """
 
     dtype: str
-    shape: tuple[int | str | None, ...]
+    shape: tuple[int | str, ...]
 
 
 class Header(NamedTuple):
-    """What a `.npy` header says."""
+    """What a member is; `offset`: bytes before its data."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
-    data_offset: int
+    offset: int = 0
 
     @property
     def data_bytes(self) -> int:
@@ -114,26 +118,63 @@ def read_npz(
         return {name: reader.read(name) for name in spec}
 
 
+def conform(
+    path: Path, arrays: Mapping[str, Any], spec: Mapping[str, ArraySpec]
+) -> dict[str, Array]:
+    """Arrays with the dtypes of `spec`, in its order; raises ArtifactError if they do not fit.
+
+    Floats may be narrowed; integers must fit; nothing else is converted.
+    """
+    fitting = {
+        name: _cast(path, name, np.asarray(arrays[name]), wanted.dtype)
+        for name, wanted in spec.items()
+    }
+    match(path, {n: Header(a.dtype, a.shape) for n, a in fitting.items()}, spec)
+    return fitting
+
+
+def match(
+    path: Path, headers: Mapping[str, Header], spec: Mapping[str, ArraySpec]
+) -> dict[str, int]:
+    """The sizes that the names in `spec` stand for.
+
+    Raises ArtifactError unless the members are exactly those of `spec`.
+    """
+    if set(headers) != set(spec):
+        absent, extra = sorted(set(spec) - set(headers)), sorted(set(headers) - set(spec))
+        raise invalid(path, f"arrays missing: {absent}, unexpected: {extra}")
+    sizes: dict[str, int] = {}
+    for name, wanted in spec.items():
+        dtype, shape = headers[name].dtype, headers[name].shape
+        if dtype.str[1:] != wanted.dtype and not (wanted.dtype == "U" and dtype.kind == "U"):
+            raise invalid(path, f"'{name}' is {dtype.str[1:]}, expected {wanted.dtype}")
+        if len(shape) != len(wanted.shape):
+            raise invalid(path, f"'{name}' is {shape}, expected {len(wanted.shape)} dimensions")
+        for size, dimension in zip(shape, wanted.shape, strict=True):
+            expected = _expected(dimension, size, sizes)
+            if size != expected:
+                raise invalid(path, f"'{name}' is {shape}, expected {dimension} = {expected}")
+    return sizes
+
+
 class NpzReader:
     """Members of an archive one at a time; opening it reads and checks the headers only.
 
-    With a `spec`, the members must be exactly those, with their dtypes and shapes.
+    With a `spec` the members must be exactly those, with their dtypes and shapes;
+    `dimensions` then says what its names stand for. Use it as a context manager.
     """
 
     def __init__(self, path: Path, spec: Mapping[str, ArraySpec] | None = None) -> None:
         self.path = path
-        self._open = open_bounded(path, MAX_BYTES)
-        stream, size = self._open.__enter__()
-        try:
+        with ExitStack() as stack:
+            stream, size = stack.enter_context(open_bounded(path, MAX_FILE_BYTES))
             with self._errors():
-                self._archive = zipfile.ZipFile(stream)
+                _check_directory(stream, size)
+                self._archive = stack.enter_context(zipfile.ZipFile(stream))
                 self._members = self._checked_members(size)
                 self._headers = {name: self._read_header(name) for name in self._members}
-                if spec is not None:
-                    self.dimensions = _match(path, self._headers, spec)
-        except BaseException:
-            stream.close()
-            raise
+            self.dimensions = {} if spec is None else match(path, self._headers, spec)
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> NpzReader:
         return self
@@ -144,8 +185,7 @@ class NpzReader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._archive.close()
-        self._open.__exit__(kind, error, trace)
+        self._stack.close()
 
     @property
     def names(self) -> list[str]:
@@ -167,16 +207,16 @@ class NpzReader:
         header = self.header(name)
         if header.data_bytes > max_bytes:
             raise invalid(self.path, f"'{name}' has {header.data_bytes} bytes, max {max_bytes}")
-        array = np.empty(header.shape, header.dtype)
-        flat = array.reshape(-1).view(np.uint8)
         with self._errors(), self._archive.open(self._members[name]) as stream:
-            stream.read(header.data_offset)
+            array = np.empty(header.shape, header.dtype)
+            target = array.reshape(-1).view(np.uint8)
+            stream.read(header.offset)
             filled = 0
             while block := stream.read(CHUNK_BYTES):
-                flat[filled : filled + len(block)] = np.frombuffer(block, np.uint8)
+                target[filled : filled + len(block)] = np.frombuffer(block, np.uint8)
                 filled += len(block)
-        if filled != flat.size:
-            raise invalid(self.path, f"'{name}' is cut off")
+            if filled != len(target):
+                raise EOFError("cut off")
         return _checked_values(self.path, name, array)
 
     def blocks(self, name: str, rows: int) -> Iterator[Array]:
@@ -184,11 +224,11 @@ class NpzReader:
         header = self.header(name)
         row_bytes = math.prod(header.shape[1:]) * header.dtype.itemsize
         with self._errors(), self._archive.open(self._members[name]) as stream:
-            stream.read(header.data_offset)
+            stream.read(header.offset)
             for start in range(0, header.shape[0], rows):
-                count = min(rows, header.shape[0] - start)
-                data = _read_exactly(stream, count * row_bytes)
-                block = np.frombuffer(data, header.dtype).reshape(count, *header.shape[1:])
+                shape = (min(rows, header.shape[0] - start), *header.shape[1:])
+                data = _read_exactly(stream, shape[0] * row_bytes)
+                block = np.frombuffer(data, header.dtype).reshape(shape)
                 yield _checked_values(self.path, name, block)
             stream.read(1)  # lets zipfile compare the checksum
 
@@ -196,27 +236,25 @@ class NpzReader:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except _BAD_ZIP as error:
+        except _MALFORMED as error:
             raise invalid(self.path, f"not a valid npz ({error})") from error
 
     def _checked_members(self, size: int) -> dict[str, zipfile.ZipInfo]:
         members: dict[str, zipfile.ZipInfo] = {}
         infos = self._archive.infolist()
-        if len(infos) > MAX_MEMBERS:
-            raise invalid(self.path, f"{len(infos)} members, more than {MAX_MEMBERS}")
         for info in infos:
             name = info.filename.removesuffix(".npy")
             if not re.fullmatch(r"[A-Za-z_]\w{0,63}\.npy", info.filename, re.ASCII):
-                raise invalid(self.path, f"unexpected member {info.filename[:80]!r}")
+                raise ValueError(f"unexpected member {info.filename[:80]!r}")
             if name in members:
-                raise invalid(self.path, f"member '{name}' comes twice")
+                raise ValueError(f"member '{name}' comes twice")
             if info.flag_bits & 0x1 or info.compress_type not in (0, zipfile.ZIP_DEFLATED):
-                raise invalid(self.path, f"member '{name}' is encrypted or oddly compressed")
+                raise ValueError(f"member '{name}' is encrypted or oddly compressed")
             if info.file_size > info.compress_size * MAX_RATIO + MAX_HEADER:
-                raise invalid(self.path, f"member '{name}' cannot expand to its declared size")
+                raise ValueError(f"member '{name}' cannot expand to its declared size")
             members[name] = info
         if sum(info.compress_size for info in infos) > size:
-            raise invalid(self.path, "members overlap")
+            raise ValueError("members overlap")
         return members
 
     def _read_header(self, name: str) -> Header:
@@ -225,39 +263,54 @@ class NpzReader:
             prefix = _read_exactly(stream, 10)
             length = int.from_bytes(prefix[8:10], "little")
             if prefix[:8] != b"\x93NUMPY\x01\x00" or length > MAX_HEADER:
-                raise invalid(self.path, f"'{name}' is not an npy array")
-            match = _HEADER.fullmatch(_read_exactly(stream, length))
-        if match is None:
-            raise invalid(self.path, f"'{name}' has a header that is not a plain C-order array")
-        order, kind, width, dimensions = (group.decode() for group in match.groups())
+                raise ValueError(f"'{name}' is not an npy array")
+            text = _read_exactly(stream, length)
+        found = _HEADER.fullmatch(text)
+        if found is None:
+            raise ValueError(f"'{name}' is not a plain array in C order: {text[:80]!r}")
+        order, kind, width, dimensions = (group.decode() for group in found.groups())
         try:
             dtype = np.dtype(f"{order}{kind}{width}")
         except TypeError as error:
-            raise invalid(self.path, f"'{name}' has an unknown dtype") from error
+            raise ValueError(f"'{name}' has an unknown dtype") from error
         shape = tuple(int(d) for d in dimensions.replace(",", " ").split())
         header = Header(dtype, shape, 10 + length)
-        if len(shape) > 32 or header.data_offset + header.data_bytes != info.file_size:
-            raise invalid(self.path, f"'{name}' declares {shape} in {info.file_size} bytes")
+        if header.offset + header.data_bytes != info.file_size:
+            raise ValueError(f"'{name}' declares {dtype} {shape} in {info.file_size} bytes")
         return header
+
+
+def _check_directory(stream: BinaryIO, size: int) -> None:
+    """Bound the central directory, which zipfile would read whole (APPNOTE 4.3.14-16)."""
+    stream.seek(max(0, size - 98))
+    tail = stream.read()
+    end = tail[-22:]
+    if len(end) < 22 or end[:4] != b"PK\5\6" or end[20:] != b"\0\0":
+        raise ValueError("no zip directory at the end: cut off?")
+    entries, directory = struct.unpack_from("<HI", end, 10)
+    if tail[-42:-38] == b"PK\6\7":
+        if tail[:4] != b"PK\6\6":
+            raise ValueError("a malformed zip64 directory")
+        entries, directory = struct.unpack_from("<QQ", tail, 32)
+    if entries > MAX_MEMBERS or directory > MAX_DIRECTORY:
+        raise ValueError(f"{entries} members in a directory of {directory} bytes")
 
 
 def _write_array(path: Path, name: str, stream: Any, array: Array | ArrayStream) -> None:
     dtype = np.dtype(array.dtype).newbyteorder("<")
     if dtype.kind not in "biufU":
         raise invalid(path, f"'{name}' has dtype {dtype}, which cannot be stored")
-    header = io.BytesIO()
     shape = tuple(int(d) for d in array.shape)
+    header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         header, {"descr": dtype.str, "fortran_order": False, "shape": shape}
     )
     stream.write(header.getvalue())
     written = 0
     for block in _blocks(array):
-        if isinstance(array, ArrayStream) and block.shape[1:] != shape[1:]:
+        if block.shape[1:] != shape[1:] or block.ndim != len(shape):
             raise invalid(path, f"a block of '{name}' is {block.shape}, the whole is {shape}")
-        if not np.can_cast(block.dtype, dtype, "same_kind"):
-            raise invalid(path, f"a block of '{name}' is {block.dtype}, the whole is {dtype}")
-        data = np.ascontiguousarray(block, dtype)
+        data = np.ascontiguousarray(_cast(path, name, block, dtype.str[1:]), dtype)
         stream.write(data.reshape(-1).view(np.uint8).data)
         written += data.nbytes
     if written != math.prod(shape) * dtype.itemsize:
@@ -275,34 +328,26 @@ def _blocks(array: Array | ArrayStream) -> Iterator[Array]:
             yield array[start : start + rows]
 
 
-def _match(
-    path: Path, headers: Mapping[str, Header], spec: Mapping[str, ArraySpec]
-) -> dict[str, int]:
-    if set(headers) != set(spec):
-        absent, extra = sorted(set(spec) - set(headers)), sorted(set(headers) - set(spec))
-        raise invalid(path, f"arrays missing: {absent}, unexpected: {extra}")
-    sizes: dict[str, int] = {}
-    for name, wanted in spec.items():
-        dtype, shape = headers[name].dtype, headers[name].shape
-        if dtype.str[1:] != wanted.dtype and not (wanted.dtype == "U" and dtype.kind == "U"):
-            raise invalid(path, f"'{name}' is {dtype.str[1:]}, expected {wanted.dtype}")
-        if len(shape) != len(wanted.shape):
-            raise invalid(path, f"'{name}' is {shape}, expected {len(wanted.shape)} dimensions")
-        for size, dimension in zip(shape, wanted.shape, strict=True):
-            expected = _expected(dimension, size, sizes)
-            if size != expected:
-                raise invalid(path, f"'{name}' is {shape}, where {dimension} is {expected}")
-    return sizes
+def _cast(path: Path, name: str, array: Array, dtype: str) -> Array:
+    if dtype == "U" or array.dtype.str[1:] == dtype:
+        return array
+    target, given = np.dtype(dtype), array.dtype
+    if target.kind == "f" and given.kind in "fiu":
+        return array.astype(target)
+    if target.kind in "iu" and given.kind in "iu":
+        bounds = np.iinfo(target)
+        if array.size == 0 or (array.min() >= bounds.min and array.max() <= bounds.max):
+            return array.astype(target)
+        raise invalid(path, f"'{name}' holds {array.min()}..{array.max()}, beyond {target}")
+    raise invalid(path, f"'{name}' is {given}, expected {target}")
 
 
-def _expected(dimension: int | str | None, size: int, sizes: dict[str, int]) -> int:
+def _expected(dimension: int | str, size: int, sizes: dict[str, int]) -> int:
     """The size a dimension must have; a name seen for the first time takes the given one."""
-    if dimension is None:
-        return size
     if isinstance(dimension, int):
         return dimension
-    name, plus, more = dimension.partition("+")
-    extra = int(more) if plus else 0
+    name, _, more = dimension.partition("+")
+    extra = int(more or 0)
     return sizes.setdefault(name, size - extra) + extra
 
 
@@ -317,9 +362,10 @@ def _read_exactly(stream: Any, count: int) -> bytes:
 
 
 def _checked_values(path: Path, name: str, array: Array) -> Array:
-    """Bit patterns that NumPy would take, but that are no values of the type."""
-    if array.dtype.kind == "b" and array.size and array.reshape(-1).view(np.uint8).max() > 1:
+    """Refuse bit patterns that NumPy would take, but that are no values of the type."""
+    raw = array.reshape(-1)
+    if array.dtype.kind == "b" and array.size and raw.view(np.uint8).max() > 1:
         raise invalid(path, f"'{name}' holds bytes that are no booleans")
-    if array.dtype.kind == "U" and array.size and array.reshape(-1).view(np.uint32).max() > 0x10FFFF:
+    if array.dtype.kind == "U" and array.size and raw.view(np.uint32).max() > 0x10FFFF:
         raise invalid(path, f"'{name}' holds numbers that are no characters")
     return array

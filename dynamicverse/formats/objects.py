@@ -6,17 +6,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import FailFast, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dynamicverse.formats import jsonfile
 from dynamicverse.formats.bounded import invalid
 from dynamicverse.formats.model import (
-    MAX_FRAMES,
-    MAX_ITEMS,
     Box,
     Frame,
+    Items,
     Model,
     Name,
+    PerFrame,
+    Share,
     Text,
     Texts,
     require_unique,
@@ -39,8 +40,8 @@ class DynamicObject(Model):
     category: Name
     tracking_id: Annotated[int, Field(ge=1, le=2**31 - 1)]
     reasoning: Text
-    confidence: Annotated[float, Field(ge=0, le=1)] | None
-    position: Annotated[list[Position], Field(max_length=MAX_FRAMES), FailFast()]
+    confidence: Share | None
+    position: PerFrame[Position]
 
     @field_validator("position")
     @classmethod
@@ -53,7 +54,7 @@ class DynamicObject(Model):
 class DynamicObjects(Model):
     """All moving objects of a scene; an empty list is a valid answer."""
 
-    dynamic: Annotated[list[DynamicObject], Field(max_length=MAX_ITEMS), FailFast()]
+    dynamic: Items[DynamicObject]
     static_scene: bool
     camera_motion: Literal["static", "rotation", "moving", "unknown"]
     notes: Texts

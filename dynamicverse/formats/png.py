@@ -23,8 +23,18 @@ END = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
 CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}
 MAX_BYTES = 1 << 30
+# masks are flat: run lengths are the smallest and the fastest
+PALETTE_ENCODING = (
+    cv2.IMWRITE_PNG_COMPRESSION,
+    1,
+    cv2.IMWRITE_PNG_STRATEGY,
+    cv2.IMWRITE_PNG_STRATEGY_RLE,
+    cv2.IMWRITE_PNG_FILTER,
+    cv2.IMWRITE_PNG_FILTER_NONE,
+)
 MAX_PIXELS = 1 << 28
 MAX_RATIO = 1032  # deflate cannot do better
+SLACK = 1024  # bytes of overhead that a very small picture may have
 
 
 @dataclass(frozen=True)
@@ -69,8 +79,6 @@ def decode(
         )
     if header.width * header.height > max_pixels:
         raise invalid(path, f"{header.width}x{header.height} pixels, more than {max_pixels}")
-    if header.data_bytes > MAX_RATIO * len(pixels):
-        raise invalid(path, "a PNG that claims more pixels than its data can hold")
     if colour == PALETTE and not palette:
         raise invalid(path, "a palette PNG without a palette")
     return _decode(path, header, pixels), header
@@ -78,9 +86,7 @@ def decode(
 
 def critical_chunks(path: Path, data: bytes) -> bytes:
     """The same PNG with nothing in it but header, palette and pixels."""
-    header, palette, pixels = _parse(path, data)
-    if header.data_bytes > MAX_RATIO * len(pixels):
-        raise invalid(path, "a PNG that claims more pixels than its data can hold")
+    _, palette, pixels = _parse(path, data)
     return (
         data[:33] + (_chunk(b"PLTE", palette) if palette else b"") + _chunk(b"IDAT", pixels) + END
     )
@@ -89,7 +95,7 @@ def critical_chunks(path: Path, data: bytes) -> bytes:
 def encode_palette(indices_HW: NDArray[np.uint8], palette: bytes) -> bytes:
     """An 8-bit palette PNG; OpenCV compresses, the header is made a palette's."""
     height, width = indices_HW.shape
-    ok, encoded = cv2.imencode(".png", indices_HW, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    ok, encoded = cv2.imencode(".png", indices_HW, PALETTE_ENCODING)
     assert ok
     header, _, pixels = _parse(Path("memory"), encoded.tobytes())
     assert (header.width, header.height, header.colour) == (width, height, GREY)
@@ -148,7 +154,12 @@ def _parse(path: Path, data: bytes) -> tuple[PngHeader, bytes, bytes]:
         raise invalid(path, "a PNG with bytes after its end")
     if len(palette) % 3 or len(palette) > 768:
         raise invalid(path, "a PNG with a malformed palette")
-    return header, palette, b"".join(pixels)
+    compressed = b"".join(pixels)
+    if header.data_bytes > MAX_RATIO * len(compressed):
+        raise invalid(path, "a PNG that claims more pixels than its data can hold")
+    if len(compressed) > 2 * header.data_bytes + SLACK:
+        raise invalid(path, "a PNG with more data than its pixels need")
+    return header, palette, compressed
 
 
 def parse_header(path: Path, head: bytes) -> PngHeader:

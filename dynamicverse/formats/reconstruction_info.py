@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from dynamicverse.formats import jsonfile
 from dynamicverse.formats.bounded import invalid
 from dynamicverse.formats.intrinsics import Focal
-from dynamicverse.formats.model import MAX_FRAMES, Count, Model, Texts
+from dynamicverse.formats.model import MAX_FRAMES, Count, FrameCount, Model, Texts
 
 Scale = Literal["metric", "relative", "unobservable"]
 
@@ -28,7 +28,7 @@ class ReconstructionInfo(Model):
     scale: Scale
     focal_px: Focal | None
     focal_source: Literal["estimated", "prior", "assumed"]
-    registered_frames: Annotated[int, Field(ge=0, le=MAX_FRAMES)]
+    registered_frames: FrameCount
     frame_count: Annotated[int, Field(ge=1, le=MAX_FRAMES)]
     points: Count
     observations: Count

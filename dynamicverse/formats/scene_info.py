@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, FailFast, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from dynamicverse.formats import jsonfile
 from dynamicverse.formats.model import (
@@ -14,8 +14,10 @@ from dynamicverse.formats.model import (
     Count,
     Model,
     Name,
+    PerFrame,
     Sha256,
     Side,
+    Text,
     Texts,
 )
 from dynamicverse.scene import sanitise
@@ -28,7 +30,6 @@ def _sanitised(name: str) -> str:
 
 
 SafeName = Annotated[Name, AfterValidator(_sanitised)]
-Times = Annotated[list[float], Field(min_length=1, max_length=MAX_FRAMES), FailFast()]
 
 
 class Source(Model):
@@ -39,7 +40,7 @@ class Source(Model):
     rotation: degrees clockwise, as the container says, already applied to the frames.
     """
 
-    name: Name
+    name: Annotated[Text, Field(min_length=1)]
     kind: Literal["video", "frames"]
     sha256: Sha256
     bytes: Count
@@ -89,7 +90,7 @@ class SceneInfo(Model):
     height: Side
     frame_count: Annotated[int, Field(ge=1, le=MAX_FRAMES)]
     rate: Annotated[float, Field(gt=0, le=1e6)] | None
-    times_s: Times
+    times_s: PerFrame[float]
     source: Source
     shot: Shot
     filter: FilterReport

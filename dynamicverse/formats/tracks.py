@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dynamicverse.formats.bounded import invalid
-from dynamicverse.formats.npz import ArraySpec, NpzReader, read_npz, write_npz
+from dynamicverse.formats.npz import ArraySpec, NpzReader, conform, read_npz, write_npz
 
 SPEC = {
     "tracks": ArraySpec("f4", ("F", "N", 2)),
@@ -42,25 +44,25 @@ class Tracks:
 
 def write(path: Path, value: Tracks) -> None:
     """Write tracks.npz; raises ArtifactError if the value does not hold."""
-    _check(path, value)
-    write_npz(
-        path,
-        {
-            "tracks": np.asarray(value.tracks_FN2, np.float32),
-            "visibility": np.asarray(value.visibility_FN, np.bool_),
-            "confidence": np.asarray(value.confidence_FN, np.float32),
-            "query_frame": np.asarray(value.query_frame_N, np.int32),
-            "instance_id": np.asarray(value.instance_id_N, np.int32),
-            "size": np.asarray(value.size, np.int32),
-        },
-    )
+    given = {
+        "tracks": value.tracks_FN2,
+        "visibility": value.visibility_FN,
+        "confidence": value.confidence_FN,
+        "query_frame": value.query_frame_N,
+        "instance_id": value.instance_id_N,
+        "size": value.size,
+    }
+    arrays = conform(path, given, SPEC)
+    _check(path, arrays)
+    write_npz(path, arrays)
 
 
 def read(path: Path) -> Tracks:
     """Read tracks.npz; raises ArtifactError."""
     arrays = read_npz(path, SPEC)
+    _check(path, arrays)
     width, height = (int(v) for v in arrays["size"])
-    value = Tracks(
+    return Tracks(
         arrays["tracks"],
         arrays["visibility"],
         arrays["confidence"],
@@ -68,8 +70,6 @@ def read(path: Path) -> Tracks:
         arrays["instance_id"],
         (width, height),
     )
-    _check(path, value)
-    return value
 
 
 def validate(path: Path, frame_count: int, width: int, height: int, thorough: bool = False) -> None:
@@ -84,28 +84,18 @@ def validate(path: Path, frame_count: int, width: int, height: int, thorough: bo
         read(path)
 
 
-def _check(path: Path, value: Tracks) -> None:
-    frames, count = np.shape(value.visibility_FN)
-    shapes = {
-        "tracks": (np.shape(value.tracks_FN2), (frames, count, 2)),
-        "confidence": (np.shape(value.confidence_FN), (frames, count)),
-        "query_frame": (np.shape(value.query_frame_N), (count,)),
-        "instance_id": (np.shape(value.instance_id_N), (count,)),
-    }
-    for name, (shape, expected) in shapes.items():
-        if shape != expected:
-            raise invalid(path, f"'{name}' is {shape}, expected {expected}")
-    if min(value.size) < 1:
-        raise invalid(path, f"size {value.size}")
-    if not count:
-        return
-    if value.query_frame_N.min() < 0 or value.query_frame_N.max() >= frames:
+def _check(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    query_N, instance_N = arrays["query_frame"], arrays["instance_id"]
+    frames = len(arrays["tracks"])
+    if arrays["size"].min() < 1:
+        raise invalid(path, f"size {tuple(arrays['size'])}")
+    if len(query_N) and not 0 <= query_N.min() <= query_N.max() < frames:
         raise invalid(path, f"query_frame is outside the {frames} frames")
-    if value.instance_id_N.min() < -1 or value.instance_id_N.max() > 255:
+    if len(instance_N) and not -1 <= instance_N.min() <= instance_N.max() <= 255:
         raise invalid(path, "instance_id is outside -1..255")
     for frame in range(frames):  # a frame at a time: no second copy of everything
-        confidence_N = value.confidence_FN[frame]
-        if not (confidence_N >= 0).all() or not (confidence_N <= 1).all():
-            raise invalid(path, f"confidence outside 0..1 in frame {frame}")
-        if not np.isfinite(value.tracks_FN2[frame][value.visibility_FN[frame]]).all():
+        confidence_N = arrays["confidence"][frame]
+        if not ((confidence_N >= 0) & (confidence_N <= 1)).all():
+            raise invalid(path, f"confidence outside 0..1 or NaN in frame {frame}")
+        if not np.isfinite(arrays["tracks"][frame][arrays["visibility"][frame]]).all():
             raise invalid(path, f"a visible point is not finite in frame {frame}")

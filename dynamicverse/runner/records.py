@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dynamicverse.formats.manifest import Manifest, OutputFile
 from dynamicverse.runner.store import Store, Workspace, dump_json
-from dynamicverse.scene import ARTIFACTS, Scene
+from dynamicverse.scene import ARTIFACTS, KEY_FRAMES, Scene, sanitise
 
 
 class IngestedScene(BaseModel):
@@ -82,6 +82,11 @@ def remove_source_record(store: Store, dataset: str, name: str) -> None:
 
 def _source_path(dataset: str, name: str) -> str:
     return f"{dataset}/.sources/{name}.json"
+
+
+def datasets(store: Store) -> list[str]:
+    """The datasets of a root."""
+    return [d for d in store.folders() if d != KEY_FRAMES and d == sanitise(d)]
 
 
 def relative(workspace: Workspace, scene: Scene, stage: str) -> str:

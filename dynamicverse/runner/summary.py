@@ -12,8 +12,8 @@ from dynamicverse.formats.manifest import Manifest
 from dynamicverse.runner import quarantine, records
 from dynamicverse.runner.plan import Run
 from dynamicverse.runner.quarantine import Record
-from dynamicverse.runner.store import Store, Workspace
-from dynamicverse.scene import KEY_FRAMES, Scene, sanitise
+from dynamicverse.runner.store import Workspace
+from dynamicverse.scene import Scene
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,3 @@ def _scene(run: Run, name: str) -> SceneSummary:
 
 def _fact(found: dict[str, Manifest], stage: str, name: str, default: Any) -> Any:
     return found[stage].facts.get(name, default) if stage in found else default
-
-
-def datasets(store: Store) -> list[str]:
-    """The datasets of a root."""
-    return [d for d in store.folders() if d != KEY_FRAMES and d == sanitise(d)]

@@ -9,7 +9,7 @@ from dynamicverse import formats, stages
 from dynamicverse.errors import ArtifactError
 from dynamicverse.runner import records
 from dynamicverse.runner.store import Store, Workspace, sha256
-from dynamicverse.scene import KEY_FRAMES, Scene, sanitise
+from dynamicverse.scene import Scene, sanitise
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,7 @@ class Finding:
 
 def scenes(store: Store, workspace: Workspace) -> Iterator[Scene]:
     """All scenes of a root that at least one stage has finished."""
-    for dataset in store.folders():
-        if dataset == KEY_FRAMES or dataset != sanitise(dataset):
-            continue
+    for dataset in records.datasets(store):
         for name in store.folders(dataset):
             if name == sanitise(name):
                 scene = Scene(workspace.root, dataset, name)

@@ -9,7 +9,7 @@ from dynamicverse.backends.captioner import vocabulary as v
 from dynamicverse.backends.captioner.camera_motion import CameraMotion, describe
 from dynamicverse.backends.captioner.episodes import MotionSegment
 from dynamicverse.backends.captioner.follow import tracking
-from dynamicverse.backends.captioner.kinematics import Trajectory
+from dynamicverse.backends.captioner.kinematics import Trajectory, vertical
 from dynamicverse.backends.captioner.object_motion import Array, Seen
 from dynamicverse.backends.captioner.scene_caption import DepthRange
 from dynamicverse.formats.captions import CameraCaption, CameraSegment
@@ -203,6 +203,8 @@ def _facts(
         "picture_way_widths": round(motion.extent, 4),
         "segments": [_segment_facts(s) for s in motion.segments],
     }
+    if path.registered_F.any():
+        facts["up_in_world"] = [round(float(c), 5) for c in vertical(path)]
     if motion.shake is not None:
         facts["shake_rms_widths"] = round(motion.shake, 6)
     if motion.speed is not None:

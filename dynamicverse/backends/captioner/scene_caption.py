@@ -14,6 +14,7 @@ from dynamicverse.formats.captions import Caption
 MAX_VIEWS = 24  # frames and points that the depth is measured from
 MAX_POINTS = 20_000
 LEAST_POINTS = 50
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def caption_scene(evidence: Evidence, seen: dict[int, Seen], depth: DepthRange |
             "unit": "m" if depth.metric else "relative",
         }
         sentences.append(_depth(depth))
-    sentences.append("What the pictures show is not named: no recognition model was used.")
+    if all(i.category == UNKNOWN for i in evidence.instances):
+        sentences.append("What the pictures show is not named: no recognition model was used.")
     return Caption(text=" ".join(sentences), source="geometric", facts=facts)
 
 

@@ -1,18 +1,18 @@
 """Lucas-Kanade tracks: no weights, CPU, one pass over the clip.
 
 A grid of corners is seeded every `interval` frames where no track lives. Each step follows
-a coarse dense flow, refines by pyramidal Lucas-Kanade and checks forward-backward; then
-every point is matched again to its *anchor*, the seed frame where its appearance was
-taken, which removes the drift that steps add up and notices when something else covers
-the point. A covered point is looked for during a few frames. New points are also followed
-backwards, to where they came into view.
+a coarse dense flow, refines by pyramidal Lucas-Kanade and checks forward-backward. Then
+the point's first appearance is aligned with the image under an affine warp: that takes out
+the drift which steps add up, and notices when something else covers the point. A covered
+point is looked for during a few frames. New points are also followed backwards, to where
+they came into view.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -20,62 +20,64 @@ import numpy.typing as npt
 
 from dynamicverse.backends import BackendInfo
 from dynamicverse.backends.tracker import FrameReader, TrackSet
-from dynamicverse.backends.tracker.matching import (
-    CoarseFlow,
-    Grey,
-    Match,
-    Points,
-    match,
-    sample_flow,
-    similarity,
+from dynamicverse.backends.tracker.affine import (
+    PATCH_SIDE,
+    Templates,
+    align,
+    search,
+    smooth,
+    templates,
 )
-from dynamicverse.backends.tracker.seeding import duplicates, seeds
+from dynamicverse.backends.tracker.matching import CoarseFlow, Flow, Grey, Points, step
+from dynamicverse.backends.tracker.seeding import duplicates, neighbour_motion, seeds
 from dynamicverse.backends.tracker.trackset import Samples, assemble
 from dynamicverse.config import TracksConfig
 
-LEVELS = 2  # pyramid levels of a step, above full resolution: the coarse flow is a good guess
-SEARCH_LEVELS = 3  # of the search for a covered point: the guess is an extrapolation
 BORDER = 4  # px; a track ends when it comes closer to the image border
-MAX_CORRECTION = 2.0  # px that the anchor may correct a step
-SAME_STEP = 0.6  # correlation with the patch one frame before, below which a step is refused
-SAME_POINT = 0.5  # correlation with the anchor, below which the point is covered
-GOOD_ANCHOR = 0.85  # correlation above which the anchor's position is taken, or kept
-FOUND_AGAIN = 0.85  # correlation above which a covered point is believed to be back
-MAX_ANCHORS = 6  # seed frames kept as images
+ALIGNED = 0.8  # correlation above which the aligned position is taken
+SAME_POINT = 0.65  # correlation below which something else is seen
+FOUND_AGAIN = 0.9  # correlation above which a covered point is believed to be back
+UNIQUE = 0.1  # by how much its correlation must beat the next best
+FRESH = 0.85  # correlation below which a template is renewed at the next seeding
+MAX_CORRECTION = 3.0  # px that the alignment may correct a step
+ITERATIONS = 3  # of the alignment
+MAX_ZOOM = 3.0  # of a warp, either way
 DUPLICATE = 2.0  # px, two tracks closer than this are one
 
 
 @dataclass
 class _Live:
-    """The tracks that are followed now (structure of arrays, L rows)."""
+    """The tracks that are followed now: structure of arrays, L rows."""
 
-    ids_L: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    points_L2: Points = field(default_factory=lambda: np.zeros((0, 2), np.float32))
-    velocity_L2: Points = field(default_factory=lambda: np.zeros((0, 2), np.float32))
-    anchor_L: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    anchor_points_L2: Points = field(default_factory=lambda: np.zeros((0, 2), np.float32))
-    similarity_L: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
-    error_L: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
-    covered_L: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    ids_L: npt.NDArray[np.int64]
+    points_L2: Points
+    templates_L: Templates
+    warp_L22: npt.NDArray[np.float32]  # from template to image offsets
+    similarity_L: npt.NDArray[np.float32]  # with the template
+    error_L: npt.NDArray[np.float32]  # forward-backward, px
+    covered_L: npt.NDArray[np.int64]  # frames since it was last visible
 
-    def keep(self, rows: npt.NDArray[np.bool_]) -> None:
-        for name, values in vars(self).items():
-            setattr(self, name, values[rows])
-
-    def add(self, ids_S: npt.NDArray[np.int64], points_S2: Points, frame: int) -> None:
-        count = len(ids_S)
-        new = _Live(
-            ids_S,
-            points_S2,
-            np.zeros((count, 2), np.float32),
-            np.full(count, frame, np.int64),
-            points_S2,
+    @staticmethod
+    def new(ids_L: npt.NDArray[np.int64], points_L2: Points, smoothed: Points) -> _Live:
+        count = len(ids_L)
+        return _Live(
+            ids_L,
+            points_L2,
+            templates(smoothed, points_L2),
+            np.tile(np.eye(2, dtype=np.float32), (count, 1, 1)),
             np.ones(count, np.float32),
             np.zeros(count, np.float32),
             np.zeros(count, np.int64),
         )
-        for name, values in vars(new).items():
-            setattr(self, name, np.concatenate([getattr(self, name), values]))
+
+    def __getitem__(self, rows: npt.NDArray[np.generic]) -> _Live:
+        return _Live(*(values[rows] for values in vars(self).values()))
+
+    def join(self, other: _Live) -> _Live:
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return _Live(
+            *(a.join(b) if isinstance(a, Templates) else np.concatenate([a, b]) for a, b in pairs)
+        )
 
     @property
     def visible_L(self) -> npt.NDArray[np.bool_]:
@@ -83,13 +85,14 @@ class _Live:
 
 
 @dataclass(frozen=True)
-class _Step:
-    """A frame, and the coarse flow between it and the frame before."""
+class _Frame:
+    """A frame, and the coarse flow between it and the frame before it."""
 
-    image: Grey
+    grey: Grey
+    smoothed: Points
     reduced: Grey
-    forward: npt.NDArray[np.float32] | None
-    backward: npt.NDArray[np.float32] | None
+    from_before: Flow | None
+    to_before: Flow | None
 
 
 class KltTracker:
@@ -103,14 +106,14 @@ class KltTracker:
     def track(self, frames: FrameReader, progress: Callable[[int], None]) -> TrackSet:
         """Tracks of the whole clip.
 
-        Memory: `interval` + 6 grey images, and 13 bytes a sample.
+        Memory: `interval` frames, 5 kB for each live point, 22 bytes for each sample.
         """
         clip = _Clip(self._settings)
         size = (0, 0)
         for frame in range(len(frames)):
-            image = cv2.cvtColor(frames[frame], cv2.COLOR_RGB2GRAY)
-            size = (image.shape[1], image.shape[0])
-            clip.add(frame, image)  # type: ignore[arg-type]
+            grey: Grey = cv2.cvtColor(frames[frame], cv2.COLOR_RGB2GRAY)  # type: ignore[assignment]
+            size = (grey.shape[1], grey.shape[0])
+            clip.add(frame, grey)
             progress(frame + 1)
         query_I = np.concatenate([np.zeros(0, np.int32), *clip.query])
         return assemble(clip.samples, query_I, len(frames), size)
@@ -122,200 +125,150 @@ class _Clip:
     def __init__(self, settings: TracksConfig) -> None:
         self._settings = settings
         self._flow = CoarseFlow()
-        self._live = _Live()
-        self._anchors: dict[int, Grey] = {}
-        self._recent: deque[_Step] = deque(maxlen=settings.interval + 1)
+        self._live: _Live | None = None
+        self._recent: deque[_Frame] = deque(maxlen=settings.interval + 1)
         self.samples: list[Samples] = []
         self.query: list[npt.NDArray[np.int32]] = []
         self._count = 0
 
-    def add(self, frame: int, image: Grey) -> None:
+    def add(self, index: int, grey: Grey) -> None:
         """Follow the live tracks into the next frame; seed when it is time."""
-        reduced = self._flow.reduce(image)
-        if self._recent:
-            before = self._recent[-1].reduced
-            step = _Step(image, reduced, self._flow(before, reduced), self._flow(reduced, before))
-            self._advance(self._recent[-1].image, step)
-        else:
-            step = _Step(image, reduced, None, None)
-        self._recent.append(step)
-        if frame % self._settings.interval == 0:
-            self._renew(frame, image)
-            self._record(frame, self._live)
-            self._seed(frame, image)
-        else:
-            self._record(frame, self._live)
+        frame = self._prepare(grey)
+        if self._live is not None:
+            self._live = self._advance(self._live, self._recent[-1], frame)
+        self._recent.append(frame)
+        if index % self._settings.interval == 0:
+            self._live = self._seed(index, frame)
+        if self._live is not None:
+            self._record(index, self._live)
 
-    # one frame forward
-
-    def _advance(self, before: Grey, step: _Step) -> None:
-        live, image = self._live, step.image
-        assert step.forward is not None
-        assert step.backward is not None
-        old_L2 = live.points_L2
-        seen_L = live.visible_L
-        new_L2 = old_L2 + live.velocity_L2  # covered points go on as they went
-        error_L = np.full(len(seen_L), np.inf, np.float32)
-        found, same_V = follow(before, image, old_L2[seen_L], step.forward, step.backward)
-        new_L2[seen_L] = found.points_K2
-        error_L[seen_L] = np.where(same_V >= SAME_STEP, found.error_K, np.inf)
-        live.points_L2, live.error_L = new_L2, error_L
-        stepped_L = error_L <= self._settings.max_error
-
-        point_L2, similarity_L, anchored_L = self._to_anchors(image, seen_L, stepped_L)
-        visible_L = np.where(seen_L, stepped_L & (similarity_L >= SAME_POINT), anchored_L)
-        live.points_L2 = np.where(anchored_L[:, None], point_L2, new_L2)
-        live.similarity_L = similarity_L
-        live.velocity_L2 = np.where(
-            (seen_L & visible_L)[:, None], live.points_L2 - old_L2, live.velocity_L2
-        )
-        live.covered_L = np.where(visible_L, 0, live.covered_L + 1)
-        live.keep(
-            _inside(live.points_L2, image, BORDER) & (live.covered_L <= self._settings.max_gap)
+    def _prepare(self, grey: Grey) -> _Frame:
+        reduced = self._flow.reduce(grey)
+        if not self._recent:
+            return _Frame(grey, smooth(grey), reduced, None, None)
+        before = self._recent[-1].reduced
+        return _Frame(
+            grey, smooth(grey), reduced, self._flow(before, reduced), self._flow(reduced, before)
         )
 
-    def _to_anchors(
-        self, image: Grey, seen_L: npt.NDArray[np.bool_], stepped_L: npt.NDArray[np.bool_]
-    ) -> tuple[Points, npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        """Match the live points to their anchors.
+    def _advance(self, live: _Live, before: _Frame, frame: _Frame) -> _Live:
+        """The live tracks one frame later."""
+        assert frame.from_before is not None
+        assert frame.to_before is not None
+        found = step(
+            before.grey, frame.grey, live.points_L2, frame.from_before, frame.to_before
+        )
+        visible_L = live.visible_L
+        good_L = visible_L & (found.error_K <= self._settings.max_error)
+        moved_L2 = np.where(
+            visible_L[:, None],
+            found.points_K2,
+            live.points_L2
+            + neighbour_motion(
+                live.points_L2, live.points_L2[good_L], (found.points_K2 - live.points_L2)[good_L]
+            ),
+        )
+        live.points_L2, live.error_L = moved_L2, found.error_K
+        seen_L = self._compare(live, frame, visible_L)
+        rows = np.flatnonzero(~visible_L)
+        seen_L[rows] = self._look_for(live, frame, rows)
+        live.covered_L = np.where(seen_L, 0, live.covered_L + 1)
+        keep_L = _inside(live.points_L2, frame.grey) & (live.covered_L <= self._settings.max_gap)
+        return live[keep_L]
 
-        Returns positions (L,2), correlations with the anchor (L,) there or, where the
-        anchor was not matched, at the present position, and whether it was matched (L,).
-        """
+    def _compare(
+        self, live: _Live, frame: _Frame, stepped_L: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.bool_]:
+        """Align tracks that made a step with their templates, and say which are still seen."""
+        points_L2, warp_L22, similarity_L = align(
+            frame.smoothed, live.templates_L, live.points_L2, live.warp_L22, ITERATIONS
+        )
+        shift_L = np.linalg.norm(points_L2 - live.points_L2, axis=1)
+        near_border_L = ~_inside(points_L2, frame.grey, PATCH_SIDE // 2)
+        aligned_L = (
+            stepped_L
+            & (similarity_L >= ALIGNED)
+            & (shift_L <= MAX_CORRECTION)
+            & _sane(warp_L22)
+            & ~near_border_L
+        )
+        live.points_L2 = np.where(aligned_L[:, None], points_L2, live.points_L2)
+        live.warp_L22 = np.where(aligned_L[:, None, None], warp_L22, live.warp_L22)
+        here_L = align(frame.smoothed, live.templates_L, live.points_L2, live.warp_L22, 0)[2]
+        live.similarity_L = np.where(near_border_L, live.similarity_L, here_L)
+        return (
+            stepped_L
+            & (live.error_L <= self._settings.max_error)
+            & (live.similarity_L >= SAME_POINT)
+        )
+
+    def _look_for(
+        self, live: _Live, frame: _Frame, rows: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.bool_]:
+        """Look for covered points around where their neighbours' motion puts them."""
+        wanted, warp = live.templates_L[rows], live.warp_L22[rows]
+        guess, rival = search(frame.smoothed, wanted, live.points_L2[rows], warp)
+        points, warp, similarity = align(frame.smoothed, wanted, guess, warp, ITERATIONS)
+        shift = np.linalg.norm(points - guess, axis=1)
+        back = (similarity >= FOUND_AGAIN) & (shift <= MAX_CORRECTION) & _sane(warp)
+        back &= similarity - rival >= UNIQUE
+        back &= _inside(points, frame.grey, PATCH_SIDE // 2)
+        rows = rows[back]
+        live.points_L2[rows], live.warp_L22[rows] = points[back], warp[back]
+        live.similarity_L[rows], live.error_L[rows] = similarity[back], 0.0
+        return back
+
+    def _seed(self, index: int, frame: _Frame) -> _Live:
+        """Drop doubles, renew stale templates, start tracks where there are none."""
         live = self._live
-        points_L2 = live.points_L2.copy()
-        similarity_L = np.zeros(len(seen_L), np.float32)
-        anchored_L = np.zeros(len(seen_L), bool)
-        for anchor, source in self._anchors.items():
-            mine_L = live.anchor_L == anchor
-            for rows_L, refine in ((mine_L & seen_L & stepped_L, True), (mine_L & ~seen_L, False)):
-                rows = np.flatnonzero(rows_L)
-                if len(rows) == 0:
-                    continue
-                guess = points_L2[rows]
-                found, similar, ok = to_anchor(
-                    source, image, live.anchor_points_L2[rows], guess, self._settings, refine
-                )
-                points_L2[rows] = found
-                similarity_L[rows], anchored_L[rows] = similar, ok
-                if not refine:
-                    live.error_L[rows[ok]] = 0.0
-        return points_L2, similarity_L, anchored_L
-
-    # seed frames
-
-    def _renew(self, frame: int, image: Grey) -> None:
-        """Make this frame an anchor, for new tracks and for those that outgrew theirs."""
-        live = self._live
-        if self._count:
+        taken = np.zeros((0, 2), np.float32)
+        if live is not None:
             rank_L = live.ids_L + np.where(live.visible_L, 0, self._count)
-            live.keep(~duplicates(live.points_L2, rank_L, DUPLICATE))
-        self._anchors[frame] = image
-        while len(self._anchors) > MAX_ANCHORS:
-            del self._anchors[next(iter(self._anchors))]
-        gone_L = live.anchor_L < next(iter(self._anchors))
-        outgrown_L = live.visible_L & (gone_L | (live.similarity_L < GOOD_ANCHOR))
-        live.anchor_L = np.where(outgrown_L, frame, live.anchor_L)
-        live.anchor_points_L2 = np.where(outgrown_L[:, None], live.points_L2, live.anchor_points_L2)
-        live.keep(outgrown_L | ~gone_L)
-
-    def _seed(self, frame: int, image: Grey) -> None:
-        taken = self._live.points_L2[self._live.visible_L]
-        points_S2 = seeds(image, taken, self._settings.grid_size, BORDER)
+            live = live[~duplicates(live.points_L2, rank_L, DUPLICATE)]
+            stale = np.flatnonzero(live.visible_L & (live.similarity_L < FRESH))
+            live.templates_L[stale] = templates(frame.smoothed, live.points_L2[stale])
+            live.warp_L22[stale] = np.eye(2, dtype=np.float32)
+            taken = live.points_L2[live.visible_L]
+        points_S2 = seeds(frame.grey, taken, self._settings.grid_size, PATCH_SIDE // 2 + 1)
         ids_S = self._count + np.arange(len(points_S2), dtype=np.int64)
         self._count += len(points_S2)
-        self.query.append(np.full(len(points_S2), frame, np.int32))
-        new = _Live()
-        new.add(ids_S, points_S2, frame)
-        self._record(frame, new)
-        self._follow_back(frame, new)
-        self._live.add(ids_S, points_S2, frame)
+        self.query.append(np.full(len(points_S2), index, np.int32))
+        new = _Live.new(ids_S, points_S2, frame.smoothed)
+        self._follow_back(index, new)
+        return new if live is None else live.join(new)
 
-    def _follow_back(self, frame: int, new: _Live) -> None:
+    def _follow_back(self, index: int, new: _Live) -> None:
         """Follow new seeds backwards through the frames since the previous seeding."""
-        anchor = self._recent[-1].image
+        live = new[np.arange(len(new.ids_L))]
         for back in range(1, len(self._recent)):
             later, earlier = self._recent[-back], self._recent[-back - 1]
-            assert later.forward is not None
-            assert later.backward is not None
-            found, same_L = follow(
-                later.image, earlier.image, new.points_L2, later.backward, later.forward
+            assert later.from_before is not None
+            assert later.to_before is not None
+            found = step(
+                later.grey, earlier.grey, live.points_L2, later.to_before, later.from_before
             )
-            point_L2, new.similarity_L, ok_L = to_anchor(
-                anchor, earlier.image, new.anchor_points_L2, found.points_K2, self._settings, True
-            )
-            new.points_L2 = np.where(ok_L[:, None], point_L2, found.points_K2)
-            new.error_L = found.error_K
-            new.keep(
-                (found.error_K <= self._settings.max_error)
-                & (same_L >= SAME_STEP)
-                & (new.similarity_L >= SAME_POINT)
-                & _inside(new.points_L2, earlier.image, BORDER)
-            )
-            self._record(frame - back, new)
+            live.points_L2, live.error_L = found.points_K2, found.error_K
+            seen_L = self._compare(live, earlier, np.ones(len(live.ids_L), bool))
+            live = live[seen_L & _inside(live.points_L2, earlier.grey)]
+            self._record(index - back, live)
 
-    def _record(self, frame: int, live: _Live) -> None:
-        spread = (live.error_L / self._settings.max_error) ** 2
-        confidence_L = np.exp(-spread) * np.clip(live.similarity_L, 0.0, 1.0)
+    def _record(self, index: int, live: _Live) -> None:
+        spread_L = (np.minimum(live.error_L, 10.0) / self._settings.max_error) ** 2
+        confidence_L = np.exp(-spread_L) * np.clip(live.similarity_L, 0.0, 1.0)
+        seen = live.visible_L
         self.samples.append(
-            Samples(
-                frame,
-                live.ids_L.copy(),
-                live.points_L2.copy(),
-                live.visible_L.copy(),
-                confidence_L.astype(np.float32),
-            )
+            Samples(index, live.ids_L[seen], live.points_L2[seen], confidence_L[seen])
         )
 
 
-def follow(
-    source: Grey,
-    target: Grey,
-    points_K2: Points,
-    there: npt.NDArray[np.float32],
-    back: npt.NDArray[np.float32],
-) -> tuple[Match, npt.NDArray[np.float32]]:
-    """One step between neighbouring frames, guided by their coarse flows there and back.
-
-    Returns the match and the correlation of the patches (K,).
-    """
-    size = (source.shape[1], source.shape[0])
-    guess_K2 = points_K2 + sample_flow(there, size, points_K2)
-    back_K2 = sample_flow(back, size, guess_K2)
-    found = match(source, target, points_K2, guess_K2, LEVELS, back_K2)
-    return found, similarity(source, target, points_K2, found.points_K2)
-
-
-def to_anchor(
-    anchor: Grey,
-    image: Grey,
-    anchor_points_K2: Points,
-    guess_K2: Points,
-    settings: TracksConfig,
-    refine: bool,
-) -> tuple[Points, npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Match points of the anchor frame near a guess.
-
-    refine: the guess is a tracked position that may be corrected by MAX_CORRECTION px;
-    otherwise it is an extrapolation, and the match has to be convincing.
-    Returns positions (K,2), correlations (K,), and whether the anchor was matched (K,):
-    where not, the position is the guess.
-    """
-    levels = 0 if refine else SEARCH_LEVELS
-    found = match(anchor, image, anchor_points_K2, guess_K2, levels)
-    similar_K = similarity(anchor, image, anchor_points_K2, found.points_K2)
-    ok_K = found.error_K <= settings.max_error
-    if refine:
-        shift_K = np.linalg.norm(found.points_K2 - guess_K2, axis=1)
-        ok_K &= (shift_K <= MAX_CORRECTION) & (similar_K >= GOOD_ANCHOR)
-        at_guess_K = similarity(anchor, image, anchor_points_K2, guess_K2)
-        similar_K = np.where(ok_K, similar_K, at_guess_K)
-    else:
-        ok_K &= similar_K >= FOUND_AGAIN
-    return np.where(ok_K[:, None], found.points_K2, guess_K2), similar_K, ok_K
-
-
-def _inside(points_K2: Points, image: Grey, border: int) -> npt.NDArray[np.bool_]:
+def _inside(points_K2: Points, image: Grey, border: int = BORDER) -> npt.NDArray[np.bool_]:
     height, width = image.shape
     x, y = points_K2[:, 0], points_K2[:, 1]
     return (x >= border) & (y >= border) & (x <= width - 1 - border) & (y <= height - 1 - border)
+
+
+def _sane(warp_K22: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Warps that neither mirror nor zoom beyond belief."""
+    determinant_K = np.linalg.det(warp_K22)
+    stretch_K = np.linalg.norm(warp_K22, axis=(1, 2))  # of a pure zoom z: z * sqrt(2)
+    return (determinant_K > MAX_ZOOM**-2) & (stretch_K < MAX_ZOOM * 2**0.5)

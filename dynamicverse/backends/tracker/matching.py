@@ -15,53 +15,40 @@ import numpy.typing as npt
 
 Grey = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float32]
+Flow = npt.NDArray[np.float32]
 
 WINDOW = 15  # px, side of the Lucas-Kanade window
-PATCH = 11  # px, side of the patch compared by correlation
+LEVELS = 0  # pyramid levels: coarser ones would spoil the guess of the coarse flow
 COARSE_SIDE = 480  # px, the longer side of the images of the coarse flow
 _CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.01)
-_MAX_ROWS = 30_000  # cv2.remap takes less than 2**15 rows
 
 
 @dataclass(frozen=True)
 class Match:
-    """K points found in another image.
-
-    ok_K: solved, inside the image. error_K: forward-backward error in px (inf if not ok).
-    """
+    """K points found in another image; the forward-backward error in px, inf if not found."""
 
     points_K2: Points
-    ok_K: npt.NDArray[np.bool_]
     error_K: npt.NDArray[np.float32]
 
 
-def match(
-    source: Grey,
-    target: Grey,
-    points_K2: Points,
-    guess_K2: Points,
-    levels: int,
-    back_K2: Points | None = None,
-) -> Match:
-    """Find points of `source` in `target`, starting from `guess_K2`, and go back again.
+def step(source: Grey, target: Grey, points_K2: Points, there: Flow, back: Flow) -> Match:
+    """Find points of `source` in the neighbouring frame `target`, and go back again.
 
-    levels: pyramid levels above full resolution. back_K2: displacement to start the way
-    back with, (K,2) from target to source; by default the way there, reversed.
+    there, back: coarse flows (h,w,2) between the frames, as guesses for either way.
     """
     if len(points_K2) == 0:
-        return Match(points_K2, np.zeros(0, bool), np.zeros(0, np.float32))
-    found_K2, ok_K = _lucas_kanade(source, target, points_K2, guess_K2, levels)
-    step_K2 = points_K2 - guess_K2 if back_K2 is None else back_K2
-    back, ok_back_K = _lucas_kanade(target, source, found_K2, found_K2 + step_K2, levels)
-    height, width = target.shape
-    x, y = found_K2[:, 0], found_K2[:, 1]
-    ok_K = ok_K & ok_back_K & (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
-    error_K = np.where(ok_K, np.linalg.norm(back - points_K2, axis=1), np.inf)
-    return Match(found_K2, ok_K, error_K.astype(np.float32))
+        return Match(points_K2, np.zeros(0, np.float32))
+    size = (source.shape[1], source.shape[0])
+    guess_K2 = points_K2 + sample_flow(there, size, points_K2)
+    found_K2, ok_K = _lucas_kanade(source, target, points_K2, guess_K2)
+    guess_back_K2 = found_K2 + sample_flow(back, size, found_K2)
+    home_K2, home_ok_K = _lucas_kanade(target, source, found_K2, guess_back_K2)
+    error_K = np.linalg.norm(home_K2 - points_K2, axis=1)
+    return Match(found_K2, np.where(ok_K & home_ok_K, error_K, np.inf).astype(np.float32))
 
 
 def _lucas_kanade(
-    source: Grey, target: Grey, points_K2: Points, guess_K2: Points, levels: int
+    source: Grey, target: Grey, points_K2: Points, guess_K2: Points
 ) -> tuple[Points, npt.NDArray[np.bool_]]:
     found, status, _ = cv2.calcOpticalFlowPyrLK(
         source,
@@ -69,44 +56,11 @@ def _lucas_kanade(
         np.ascontiguousarray(points_K2, np.float32),
         np.array(guess_K2, np.float32, order="C"),  # a copy: OpenCV writes into it
         winSize=(WINDOW, WINDOW),
-        maxLevel=levels,
+        maxLevel=LEVELS,
         criteria=_CRITERIA,
         flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
     )
     return found, status[:, 0].astype(bool) & np.isfinite(found).all(axis=1)
-
-
-def patches(image: Grey, points_K2: Points) -> npt.NDArray[np.float32]:
-    """Square patches around sub-pixel positions, (K, PATCH**2), zero mean and unit norm.
-
-    A patch without contrast is all zero.
-    """
-    reach = np.arange(PATCH, dtype=np.float32) - PATCH // 2
-    dy, dx = (d.ravel() for d in np.meshgrid(reach, reach, indexing="ij"))
-    blocks = [
-        cv2.remap(
-            image,
-            np.ascontiguousarray(block[:, :1] + dx),
-            np.ascontiguousarray(block[:, 1:] + dy),
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        for block in np.split(points_K2, range(_MAX_ROWS, len(points_K2), _MAX_ROWS))
-        if len(block)
-    ]
-    if not blocks:
-        return np.zeros((0, PATCH * PATCH), np.float32)
-    values = np.concatenate(blocks).astype(np.float32)
-    values -= values.mean(axis=1, keepdims=True)
-    norm = np.linalg.norm(values, axis=1, keepdims=True)
-    return np.where(norm > PATCH, values / np.maximum(norm, 1e-6), np.float32(0.0))
-
-
-def similarity(
-    source: Grey, target: Grey, points_K2: Points, found_K2: Points
-) -> npt.NDArray[np.float32]:
-    """Zero-mean normalised cross-correlation of the patches around matched points, (K,)."""
-    return np.einsum("kp,kp->k", patches(source, points_K2), patches(target, found_K2))
 
 
 class CoarseFlow:
@@ -114,7 +68,7 @@ class CoarseFlow:
 
     def __init__(self) -> None:
         self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-        self._dis.setFinestScale(1)
+        self._dis.setFinestScale(0)
 
     @staticmethod
     def reduce(image: Grey) -> Grey:

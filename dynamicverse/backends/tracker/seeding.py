@@ -9,7 +9,7 @@ import numpy.typing as npt
 from dynamicverse.backends.tracker.matching import WINDOW, Grey, Points
 
 NOISE = 2.0  # grey levels, standard deviation of camera noise and compression
-MAX_UNCERTAINTY = 0.25  # px, the worst localisation that noise alone may cause at a seed
+MAX_UNCERTAINTY = 0.2  # px, the worst localisation that noise alone may cause at a seed
 
 
 def texture(image: Grey) -> npt.NDArray[np.float32]:
@@ -87,3 +87,16 @@ def duplicates(points_K2: Points, rank_K: npt.NDArray[np.int64], radius: float) 
     double = np.ones(len(points_K2), bool)
     double[order[first]] = False
     return double
+
+
+def neighbour_motion(
+    points_K2: Points, known_N2: Points, motion_N2: Points, neighbours: int = 8
+) -> Points:
+    """Median motion of the nearest points whose motion is known, (K,2); zero without any."""
+    from scipy.spatial import cKDTree
+
+    count = min(neighbours, len(known_N2))
+    if count == 0 or len(points_K2) == 0:
+        return np.zeros_like(points_K2)
+    nearest = cKDTree(known_N2).query(points_K2, k=count)[1].reshape(len(points_K2), count)
+    return np.median(motion_N2[nearest], axis=1).astype(np.float32)

@@ -16,12 +16,11 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Samples:
-    """Positions found in one frame, in any order: the raw output of a tracker."""
+    """Visible positions in one frame, in any order: the raw output of a tracker."""
 
     frame: int
     ids_K: npt.NDArray[np.int64]
     positions_K2: npt.NDArray[np.float32]
-    visible_K: npt.NDArray[np.bool_]
     confidence_K: npt.NDArray[np.float32]
 
 
@@ -109,20 +108,15 @@ def assemble(
 ) -> TrackSet:
     """Order raw samples by track and frame.
 
-    query_I: query frame of every id that occurs. Tracks are numbered by id. Invisible
-    samples at the ends of a track are dropped, gaps are filled with invisible samples that
-    hold the last position, and a track without a visible sample does not appear.
+    query_I: query frame of every id that occurs. Tracks are numbered by id. Gaps inside a
+    track become invisible samples that hold the last position.
     """
-    if not samples:
+    ids_V = np.concatenate([np.zeros(0, np.int64), *(s.ids_K for s in samples)])
+    if len(ids_V) == 0:
         return empty(frame_count, size)
-    ids_K = np.concatenate([s.ids_K for s in samples])
-    frame_K = np.concatenate([np.full(len(s.ids_K), s.frame, np.int64) for s in samples])
-    visible_K = np.concatenate([s.visible_K for s in samples])
-    seen_K = np.flatnonzero(visible_K)
-    order = seen_K[np.lexsort((frame_K[seen_K], ids_K[seen_K]))]
-    if len(order) == 0:
-        return empty(frame_count, size)
-    id_V, frame_V = ids_K[order], frame_K[order]
+    frame_V = np.concatenate([np.full(len(s.ids_K), s.frame, np.int64) for s in samples])
+    order = np.lexsort((frame_V, ids_V))
+    id_V, frame_V = ids_V[order], frame_V[order]
     position_V2 = np.concatenate([s.positions_K2 for s in samples])[order]
     confidence_V = np.concatenate([s.confidence_K for s in samples])[order]
 

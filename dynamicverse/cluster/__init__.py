@@ -1,0 +1,1 @@
+"""DynamicVerse on Kubernetes: Argo templates from jobs, submitting and watching Workflows."""

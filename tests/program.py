@@ -1,0 +1,66 @@
+"""Running the program as a user does, and looking at the tree it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dynamicverse import stages
+from dynamicverse.formats.manifest import Manifest
+from dynamicverse.scene import ARTIFACTS
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "dynamicverse", *arguments]
+
+
+def dynamicverse(*arguments: str, env: Mapping[str, str] | None = None) -> Result:
+    """Run the command line program in a process of its own."""
+    done = subprocess.run(
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        timeout=540,
+        env={**os.environ, **(env or {})},
+        check=False,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def digests(root: Path, dataset: str = "clips") -> dict[str, str]:
+    """Path → sha256 of every reproducible output, as the manifests list them."""
+    found = {}
+    for path in (root / dataset).glob("*/.dynamicverse/*.json"):
+        manifest = Manifest.model_validate_json(path.read_bytes())
+        for artifact, files in manifest.outputs.items():
+            if ARTIFACTS[artifact].reproducible:
+                found.update({f.path: f.sha256 for f in files})
+    return found
+
+
+def finished(root: Path, scene: str, dataset: str = "clips") -> set[str]:
+    """The stages that have a manifest."""
+    return {p.stem for p in (root / dataset / scene / ".dynamicverse").glob("*.json")} & set(
+        stages.NAMES
+    )
+
+
+ClipMaker = Callable[..., Path]
