@@ -69,8 +69,11 @@ class TracksConfig(Section):
     max_error: float = Field(1.0, gt=0, description="klt: forward-backward error, px")
     max_gap: int = Field(5, ge=0, description="klt: look for a covered point so many frames")
     min_length: int = Field(3, ge=1, description="drop tracks visible in fewer frames")
-    max_tracks: int = Field(
-        20_000, ge=1, description="keep the longest tracks, spread over the clip"
+    max_cells: int = Field(
+        36_000_000,
+        ge=1,
+        description="frames x tracks of the dense artifact, 13 bytes each in memory; the "
+        "longest tracks are kept (at 1800 frames: 20,000)",
     )
 
 
@@ -96,7 +99,7 @@ class ReportConfig(Section):
     """The HTML report."""
 
     frames: int = Field(40, ge=1, le=120, description="frames of the clip that the page shows")
-    points: int = Field(30_000, ge=0, le=60_000, description="static points of the 4D view")
+    points: int = Field(30_000, ge=0, le=40_000, description="static points of the 4D view")
 
 
 class Config(Section):

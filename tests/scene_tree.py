@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
+from rendered import RenderedClip
 
 from dynamicverse.formats import (
     depth_exr,
@@ -27,7 +28,6 @@ from dynamicverse.formats import (
     tracks,
 )
 from dynamicverse.scene import Scene
-from rendered import RenderedClip
 
 RATE = 25.0
 STAGES = {

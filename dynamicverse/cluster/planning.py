@@ -77,7 +77,7 @@ def _create(request: Request) -> Run:
     if not inputs:
         raise ConfigError("no source: give source=URL, or run=URL of a run that is planned")
     config = load_config(request.preset, request.settings)
-    names = stages.NAMES
+    names: tuple[str, ...] = stages.NAMES
     if request.stages != "all":
         names = tuple(name.strip() for name in request.stages.split(","))
     found, ignored = sources.discover(inputs)

@@ -128,7 +128,7 @@ class Cluster:
         return self.create({p["name"]: str(p.get("value", "")) for p in arguments})
 
     def _call(self, method: str, **arguments: Any) -> dict[str, Any]:
-        from kubernetes.client import ApiException
+        from kubernetes.client import ApiException  # type: ignore[import-untyped]
         from urllib3.exceptions import HTTPError
 
         try:

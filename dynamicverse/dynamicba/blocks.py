@@ -43,10 +43,11 @@ class Observations:
 class Block:
     """P points seen from cameras `first` … `first + W - 1`.
 
-    order_P: their indices. index_K, slot_K: which observations fill which slots of (P, W).
+    order_P: their indices; anchor_P: a camera that sees the point, the first one. index_K, slot_K: which observations fill which slots of (P, W).
     """
 
     order_P: Tensor
+    anchor_P: Tensor
     first: int
     xy_2PW: Tensor
     weight_PW: Tensor
@@ -87,6 +88,7 @@ def blocks(observations: Observations, device: torch.device, size: int = BLOCK_S
         result.append(
             Block(
                 torch.from_numpy(order[start:stop]).to(device),
+                torch.from_numpy(first[order[start:stop]]).to(device),
                 begin,
                 torch.from_numpy(xy).reshape(2, -1, window).to(device),
                 torch.from_numpy(weight).reshape(-1, window).to(device),

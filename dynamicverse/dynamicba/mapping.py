@@ -29,12 +29,15 @@ from dynamicverse.dynamicba.triangulation import (
 
 Mask = npt.NDArray[np.bool_]
 
+ENOUGH_POINTS = 40  # of trusted depth: with these a pose needs no others
+
 
 @dataclass(frozen=True)
 class Tolerances:
     """What counts as agreement.
 
-    inlier_px: largest reprojection error. angle: smallest triangulation angle in radians.
+    inlier_px: largest reprojection error. angle: triangulation angle in radians from which the
+    depth of a point is trusted; points with less still hold the rotations.
     loss_px: scale of the robust loss.
     """
 
@@ -62,6 +65,7 @@ class Map:
             focal,
         )
         self.inlier_M = np.zeros(len(observations), bool)
+        self.angle_N = np.zeros(tracks)
         self.reference = 0
         order = np.argsort(observations.frame_M, kind="stable")
         bounds = np.searchsorted(observations.frame_M[order], np.arange(frames + 1))
@@ -90,11 +94,16 @@ class Map:
         self.registered_F[frame] = True
 
     def register(self, frame: int, guesses: list[tuple[Floats, Floats]], share: float) -> bool:
-        """Find the pose of a frame from the map; False when less than `share` of it agrees."""
+        """Find the pose of a frame from the map; False when less than `share` of it agrees.
+
+        Points of trusted depth decide, as long as there are enough of them.
+        """
         index = self.visible_points(frame)
-        points = self.structure.points_N3[self.observations.point_M[index]]
+        trusted = self.angle_N[self.observations.point_M[index]] >= self.tolerances.angle
+        if trusted.sum() >= ENOUGH_POINTS:
+            index = index[trusted]
         found = resect(
-            points,
+            self.structure.points_N3[self.observations.point_M[index]],
             self.observations.xy_M2[index],
             self.structure.focal,
             self.tolerances.inlier_px,
@@ -103,50 +112,56 @@ class Map:
         if found is None or found.inlier_N.mean() < share:
             return False
         self.place(frame, found.R, found.t)
-        self.inlier_M[index] = found.inlier_N
+        index = self.visible_points(frame)
+        self.inlier_M[index] = self._errors(index) < self.tolerances.inlier_px
         return True
 
     def triangulate(self, frame: int | None = None) -> None:
-        """Give a point to the tracks (of one frame, or all) that have none and can have one."""
-        missing_N = ~self.known_N
+        """Place the tracks (of one frame, or all) that have no point or none of trusted depth."""
+        wanted_N = ~self.known_N | (self.angle_N < self.tolerances.angle)
         if frame is not None:
-            here_N = np.zeros(len(missing_N), bool)
+            here_N = np.zeros(len(wanted_N), bool)
             here_N[self.observations.point_M[self._of_frame[frame]]] = True
-            missing_N &= here_N
+            wanted_N &= here_N
         track_M, frame_M = self.observations.point_M, self.observations.frame_M
-        index = np.flatnonzero(missing_N[track_M] & self.registered_F[frame_M])
+        index = np.flatnonzero(wanted_N[track_M] & self.registered_F[frame_M])
         subset, tracks = _renumber(self.observations.select(index))
         if not len(tracks):
             return
-        result = triangulate(subset, self.structure, len(tracks), self.tolerances.loss_px)
-        points, agrees = result.points_N3, np.zeros(len(subset), bool)
-        error = reprojection_errors(points, subset, self.structure)
-        agrees = error < self.tolerances.inlier_px
-        good = self._well_posed(subset, agrees, len(tracks))
-        self.structure.points_N3[tracks[good]] = points[good]
-        self.inlier_M[index] = agrees & good[subset.point_M]
-
-    def _well_posed(self, subset: Observations, agrees_M: Mask, count: int) -> Mask:
-        """Points most of whose observations agree, with a large enough angle among these."""
-        support = np.bincount(subset.point_M[agrees_M], minlength=count)
-        seen = np.bincount(subset.point_M, minlength=count)
-        angle = triangulation_angles(subset.select(agrees_M), self.structure, count)
-        return (support >= 2) & (support * 2 >= seen) & (angle >= self.tolerances.angle)
-
-    def _errors(self, index: Indices) -> Floats:
-        points, subset = self.structure.points_N3, self.observations.select(index)
-        return reprojection_errors(points, subset, self.structure)
+        points = triangulate(subset, self.structure, len(tracks), self.tolerances.loss_px)
+        agrees = reprojection_errors(points, subset, self.structure) < self.tolerances.inlier_px
+        self._accept(index, subset, tracks, points, agrees)
 
     def classify(self) -> None:
-        """Decide anew which observations are inliers, and drop points that are ill-posed."""
+        """Decide anew which observations are inliers, and drop points that few agree with."""
         track_M, frame_M = self.observations.point_M, self.observations.frame_M
         index = np.flatnonzero(self.known_N[track_M] & self.registered_F[frame_M])
         subset, tracks = _renumber(self.observations.select(index))
         agrees = self._errors(index) < self.tolerances.inlier_px
-        good = self._well_posed(subset, agrees, len(tracks))
-        self.structure.points_N3[tracks[~good]] = np.nan
         self.inlier_M[:] = False
-        self.inlier_M[index] = agrees & good[subset.point_M]
+        self._accept(index, subset, tracks, self.structure.points_N3[tracks], agrees)
+
+    def _accept(
+        self,
+        index: Indices,
+        subset: Observations,
+        tracks: Indices,
+        points: Floats,
+        agrees_M: Mask,
+    ) -> None:
+        """Keep points with which at least two and half of the observations agree."""
+        support = np.bincount(subset.point_M[agrees_M], minlength=len(tracks))
+        seen = np.bincount(subset.point_M, minlength=len(tracks))
+        good = (support >= 2) & (support * 2 >= seen)
+        agreeing = subset.select(agrees_M)
+        angle = triangulation_angles(agreeing, self.structure, len(tracks))
+        self.structure.points_N3[tracks] = np.where(good[:, None], points, np.nan)
+        self.angle_N[tracks] = np.where(good, angle, 0.0)
+        self.inlier_M[index] = agrees_M & good[subset.point_M]
+
+    def _errors(self, index: Indices) -> Floats:
+        points, subset = self.structure.points_N3, self.observations.select(index)
+        return reprojection_errors(points, subset, self.structure)
 
     # adjusting
     def adjust(

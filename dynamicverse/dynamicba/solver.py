@@ -22,6 +22,7 @@ from dynamicverse.dynamicba.blocks import Block, Floats, Observations, blocks
 from dynamicverse.dynamicba.jacobians import (
     CAMERA_DOF,
     Derivatives,
+    camera_centres,
     derivatives,
     perturb,
     project,
@@ -32,6 +33,8 @@ from dynamicverse.dynamicba.threads import Map, worker_threads
 FIRST_DAMPING = 1e-4
 LEAST_DAMPING = 1e-9
 LAST_DAMPING = 1e10
+MOST_SHRINK = 0.1
+LEAST_INVERSE, MOST_INVERSE = 0.1, 10.0  # factors on a point's inverse distance in one step
 
 
 @dataclass(frozen=True)
@@ -182,12 +185,14 @@ def _iterate(
         normal = _linearise(state, layout, options, damping, parallel)
         step = _solve_reduced(normal, free)
         if step is not None:
-            trial = _retract(state, step, layout, normal)
+            trial, expected = _retract(state, step, layout, normal, parallel)
             trial_cost = _cost(trial, layout, options, parallel)
             if trial_cost < cost:
+                gain = (cost - trial_cost) / max(expected, 1e-300)
                 converged = cost - trial_cost < options.tolerance * cost
                 state, cost = trial, trial_cost
-                damping, growth = max(damping * 0.2, LEAST_DAMPING), 2.0
+                shrink = max(MOST_SHRINK, 1 - (2 * min(gain, 1.0) - 1) ** 3)
+                damping, growth = max(damping * shrink, LEAST_DAMPING), 2.0
                 continue
             converged = trial_cost - cost < 1e-9 * cost  # rounding: nothing left to gain
         damping, growth = damping * growth, growth * 2
@@ -365,22 +370,65 @@ def _solve_reduced(normal: _Normal, free: Tensor) -> Tensor | None:
     return step
 
 
-def _retract(state: _State, step: Tensor, layout: list[Block], normal: _Normal) -> _State:
-    """Move cameras and focal length by the step, and points to their optimum given it."""
+def _retract(
+    state: _State, step: Tensor, layout: list[Block], normal: _Normal, parallel: Map
+) -> tuple[_State, float]:
+    """Move cameras and focal length by the step, and points to their optimum given it.
+
+    Also returns the cost that the linear model, with the present weights, loses by the step.
+    """
     step_F6 = step[:-1].view(CAMERA_DOF, -1).T.contiguous()
+    R, t = perturb(state.R_F33, state.t_F3, step_F6)
     points = state.points_N3.clone()
-    for block, part in zip(layout, normal.blocks, strict=True):
+    centres_F3 = camera_centres(state.R_F33, state.t_F3)
+    moved_F3 = camera_centres(R, t)
+
+    def of_block(item: tuple[Block, _Linear]) -> tuple[Tensor, Tensor]:
+        block, part = item
         near = step_F6[block.first : block.first + block.window].T
         error = part.error_2PW + (part.jacobian.camera_2PCW * near).sum(2)
         error += part.jacobian.focal_2PW * step[-1]
-        y0, y1, y2 = ((part.white_23PW[:, k] * error).sum((0, 2)) for k in range(3))
-        l00, l10, l11, l20, l21, l22 = part.L_6P
-        x2 = y2 / l22
-        x1 = (y1 - l21 * x2) / l11
-        x0 = (y0 - l10 * x1 - l20 * x2) / l00
-        points[block.order_P] -= torch.stack((x0, x1, x2), 1)
-    R, t = perturb(state.R_F33, state.t_F3, step_F6)
-    return _State(R, t, points, state.log_focal + step[-1])
+        change_P3 = -_back_substitute(part, error)
+        for k in range(3):
+            error.addcmul_(part.jacobian.point_23PW[:, k], change_P3[:, k, None])
+        place = block.order_P, block.anchor_P
+        moved = _move_points(
+            state.points_N3[place[0]], change_P3, centres_F3[place[1]], moved_F3[place[1]]
+        )
+        return moved, part.error_2PW.square().sum() - error.square_().sum()
+
+    expected = torch.zeros_like(state.log_focal)
+    work = parallel(of_block, zip(layout, normal.blocks, strict=True))
+    for block, (moved, decrease) in zip(layout, work, strict=True):
+        points[block.order_P] = moved
+        expected += decrease
+    return _State(R, t, points, state.log_focal + step[-1]), float(expected)
+
+
+def _back_substitute(part: _Linear, error_2PW: Tensor) -> Tensor:
+    """V⁻¹·Jᵀ·error (P, 3)."""
+    y0, y1, y2 = ((part.white_23PW[:, k] * error_2PW).sum((0, 2)) for k in range(3))
+    l00, l10, l11, l20, l21, l22 = part.L_6P
+    x2 = y2 / l22
+    x1 = (y1 - l21 * x2) / l11
+    x0 = (y0 - l10 * x1 - l20 * x2) / l00
+    return torch.stack((x0, x1, x2), 1)
+
+
+def _move_points(
+    points_P3: Tensor, change_P3: Tensor, anchor_P3: Tensor, new_anchor_P3: Tensor
+) -> Tensor:
+    """Take a step that is linear in direction and inverse distance from the anchor camera.
+
+    To first order this is `points + change`; with little parallax the reprojection is far
+    closer to linear in these coordinates (Civera, Davison, Montiel 2008), so steps are longer.
+    """
+    offset = points_P3 - anchor_P3
+    change = change_P3 - (new_anchor_P3 - anchor_P3)
+    squared = offset.square().sum(1, keepdim=True).clamp_(min=1e-24)
+    along = (change * offset).sum(1, keepdim=True) / squared
+    inverse = (1 - along).clamp(LEAST_INVERSE, MOST_INVERSE)
+    return new_anchor_P3 + (offset + change - along * offset) / inverse
 
 
 def _log_focal_sigma(

@@ -5,8 +5,6 @@ Sums over the observations of a point are `bincount`s, so the work is linear in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from dynamicverse.dynamicba.blocks import Floats, Observations
@@ -14,35 +12,33 @@ from dynamicverse.dynamicba.solver import Structure
 
 MIN_DEPTH = 1e-6
 ROUNDS = 6  # Gauss–Newton rounds; from the linear start three or four are enough
-
-
-@dataclass(frozen=True)
-class Triangulation:
-    """points_N3: NaN where a point has fewer than two observations.
-
-    angle_N: largest angle in radians between the first ray and the others; 0 where unknown.
-    """
-
-    points_N3: Floats
-    angle_N: Floats
+FAR = 1000.0  # baselines: a point farther than this is as good as at infinity
 
 
 def triangulate(
     observations: Observations, structure: Structure, count: int, loss_scale: float
-) -> Triangulation:
-    """Triangulate `count` points from their observations.
+) -> Floats:
+    """Triangulate `count` points (N, 3); NaN where there are fewer than two observations.
 
-    Linear start (the point nearest to all rays), then reweighted Gauss–Newton on the
-    reprojection error with a Cauchy loss of `loss_scale` px. A point may still be behind a
-    camera or far from an outlying observation: the caller tests `reprojection_errors`.
+    Linear start (the point nearest to all rays; far away on the first ray where the rays do not
+    meet in front), then reweighted Gauss–Newton on the reprojection error with a Cauchy loss of
+    `loss_scale` px. A point may still be far from an outlying observation: the caller tests
+    `reprojection_errors`.
     """
-    seen = np.bincount(observations.point_M, minlength=count)
+    index = observations.point_M
     directions, centres = _world_rays(observations, structure)
-    points = _nearest_to_rays(observations.point_M, directions, centres, count)
-    points[seen < 2] = np.nan
+    anchor, ray = _first(index, centres, count), _first(index, directions, count)
+    baseline = np.zeros(count)
+    np.maximum.at(baseline, index, np.linalg.norm(centres - anchor[index], axis=1))
+    farthest = FAR * np.maximum(baseline, MIN_DEPTH)
+    points = _nearest_to_rays(index, directions, centres, count)
+    distance = np.sum((points - anchor) * ray, 1)
+    astray = ~((distance > 0) & (distance < farthest))
+    points[astray] = (anchor + farthest[:, None] * ray)[astray]
+    points[np.bincount(index, minlength=count) < 2] = np.nan
     for _ in range(ROUNDS):
-        points = _improve(points, observations, structure, loss_scale)
-    return Triangulation(points, _angles(observations.point_M, directions, count))
+        points = _improve(points, anchor, observations, structure, loss_scale)
+    return points
 
 
 def reprojection_errors(
@@ -99,9 +95,16 @@ def _nearest_to_rays(
 
 
 def _improve(
-    points: Floats, observations: Observations, structure: Structure, loss_scale: float
+    points: Floats,
+    anchor: Floats,
+    observations: Observations,
+    structure: Structure,
+    loss_scale: float,
 ) -> Floats:
-    """One damped, reweighted Gauss–Newton step a point; steps that do not help are undone."""
+    """One damped, reweighted Gauss–Newton step a point; steps that do not help are undone.
+
+    As in the solver a step is linear in the inverse distance from the anchor.
+    """
     count, index = len(points), observations.point_M
     R, f = structure.R_F33[observations.frame_M], structure.focal
     camera = _in_camera(points, observations, structure)
@@ -122,7 +125,11 @@ def _improve(
     diagonal = np.einsum("nii->ni", A)
     diagonal += 1e-4 * diagonal + 1e-12 * diagonal.sum(1, keepdims=True) + 1e-30
     A[~np.isfinite(A).all((1, 2))] = np.eye(3)
-    moved = points - np.linalg.solve(A, right[..., None])[..., 0]
+    change = -np.linalg.solve(A, right[..., None])[..., 0]
+    offset = points - anchor
+    along = np.sum(change * offset, 1) / np.maximum(np.sum(offset * offset, 1), 1e-24)
+    inverse = np.clip(1 - along, 0.1, 10.0)
+    moved = anchor + (offset + change - along[:, None] * offset) / inverse[:, None]
     before = _cost(points, observations, structure, loss_scale)
     after = _cost(moved, observations, structure, loss_scale)
     return np.where((after < before)[:, None], moved, points)
@@ -137,10 +144,15 @@ def _cost(
 
 
 def _angles(point_M: np.ndarray, directions_M3: Floats, count: int) -> Floats:  # type: ignore[type-arg]
-    first = np.zeros((count, 3))
-    order = slice(None, None, -1)  # the earliest write wins
-    first[point_M[order]] = directions_M3[order]
+    first = _first(point_M, directions_M3, count)
     chord = np.linalg.norm(directions_M3 - first[point_M], axis=1)
     largest = np.zeros(count)
     np.maximum.at(largest, point_M, chord)
     return np.asarray(2 * np.arcsin(np.minimum(largest / 2, 1.0)))
+
+
+def _first(point_M: np.ndarray, values_M3: Floats, count: int) -> Floats:  # type: ignore[type-arg]
+    """The value of the first observation of each point (N, 3)."""
+    first = np.zeros((count, 3))
+    first[point_M[::-1]] = values_M3[::-1]  # the last write wins
+    return first

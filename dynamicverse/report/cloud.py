@@ -17,7 +17,8 @@ from dynamicverse.formats.fused import Fused
 from dynamicverse.formats.poses import Poses
 
 REACH = 4.0
-MAX_DYNAMIC = 48_000  # points over all shown frames
+MAX_DYNAMIC = 40_000  # points over all shown frames
+MAX_OBJECTS = 40  # with a path in the view
 LEAST = 50
 SEED = 0
 Array = NDArray[np.float64]
@@ -64,8 +65,10 @@ def payload(
         "cameras": [_camera(poses, f, to_stage, staged) for f in frames],
         "path": _rounded(staged(poses.c2w_F44[_thin(registered, 400), :3, 3])),
         "objects": {
-            str(int(i)): [_point_or_none(staged(c[None])[0]) for c in centres_F3[frames]]
-            for i, centres_F3 in zip(fused.object_ids, fused.object_centres, strict=True)
+            str(int(fused.object_ids[m])): [
+                _point_or_none(staged(c[None])[0]) for c in fused.object_centres[m, frames]
+            ]
+            for m in range(min(len(fused.object_ids), MAX_OBJECTS))
         },
     }
 

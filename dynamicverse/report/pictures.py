@@ -56,7 +56,7 @@ def overlay(rgba_HW4: NDArray[np.uint8], max_bytes: int) -> str:
     picture = rgba_HW4
     while True:
         bgra = cv2.cvtColor(picture, cv2.COLOR_RGBA2BGRA)
-        data = _encoded(".png", bgra, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+        data = _encoded(".png", bgra, [cv2.IMWRITE_PNG_COMPRESSION, 6])
         if len(data) <= max_bytes or max(picture.shape[:2]) <= SMALLEST:
             return _uri("png", data)
         picture = fit(picture, max(SMALLEST, max(picture.shape[:2]) // 2), nearest=True)

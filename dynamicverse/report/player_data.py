@@ -19,6 +19,7 @@ PICTURE_SIDE = 640
 PICTURES_BYTES = 1_500_000  # of all frames together, before base64
 MASKS_BYTES = 300_000
 MAX_TRACKS = 360
+MAX_BOXES = 60  # instances with a box in the player
 HIDDEN = -32768  # a track that is not seen
 NOMINAL_STEP_S = 0.1  # between frames whose times are not known
 UNLABELLED = 0
@@ -64,7 +65,7 @@ def _frame(
         return picture, None, []
     ids_HW = masks.read(found.scene.mask(frame))
     boxes = []
-    for i in sorted(colours):
+    for i in sorted(colours)[:MAX_BOXES]:
         x, y, w, h = cv2.boundingRect((ids_HW == i).view(np.uint8))
         if w:
             boxes.append([i, x, y, x + w - 1, y + h - 1])

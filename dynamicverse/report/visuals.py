@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import cv2
@@ -24,6 +25,7 @@ CROPS, CROP_SIDE, CROP_BYTES = 24, 200, 9_000
 PLOT_SIDE, PLOT_BYTES = 960, 110_000
 MAX_ROWS = 100
 MAX_DOTS = 1500
+MAX_PATHS = 30  # objects with a path in the camera plots
 TRAIL_TRACKS = 260
 
 
@@ -145,7 +147,8 @@ def _planes(found: Findings, way_F3: Array) -> Html:
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(14, len(chosen))).astype(int)]
     objects_: list[tuple[Array, int]] = []
     if found.fused is not None:
-        for i, centres_F3 in zip(found.fused.object_ids, found.fused.object_centres, strict=True):
+        pairs = zip(found.fused.object_ids, found.fused.object_centres, strict=True)
+        for i, centres_F3 in islice(pairs, MAX_PATHS):
             if np.isfinite(centres_F3).all(1).any():
                 moved = (centres_F3.astype(np.float64) - centre) @ to_stage.T
                 objects_.append((moved, int(i)))
@@ -154,7 +157,11 @@ def _planes(found: Findings, way_F3: Array) -> Html:
     def view(axes: list[int], signs: list[float], labels_: tuple[str, str], title: str) -> Html:
         flat = np.array(signs)
         paths: list[tuple[Array, str, str | None]] = [
-            (p[:, axes] * flat, "object-path", pictures.hex_colour(colours.get(i, (255, 255, 255))))
+            (
+                _thinned(p, 200)[:, axes] * flat,
+                "object-path",
+                pictures.hex_colour(colours.get(i, (255, 255, 255))),
+            )
             for p, i in objects_
         ]
         paths.append((_thinned(path_F3)[:, axes] * flat, "camera-path", None))
@@ -173,8 +180,8 @@ def _planes(found: Findings, way_F3: Array) -> Html:
     )
 
 
-def _thinned(path_F3: Array) -> Array:
-    return path_F3[:: max(1, len(path_F3) // svg.MAX_VERTICES)]
+def _thinned(path_F3: Array, at_most: int = svg.MAX_VERTICES) -> Array:
+    return path_F3[:: max(1, -(-len(path_F3) // at_most))]
 
 
 def _limits(found: Findings) -> Html:

@@ -22,6 +22,7 @@ from dynamicverse.formats.atomic import atomic_path
 
 MAX_SMALL = 256 << 20  # plans, manifests, ledgers: never larger
 ATTEMPTS = 4
+CREDENTIAL_ERRORS = ("NoCredentialsError", "PartialCredentialsError")  # of botocore
 T = TypeVar("T")
 
 
@@ -152,9 +153,13 @@ class Store:
         for attempt in range(ATTEMPTS):
             try:
                 return action()
-            except (FileNotFoundError, PermissionError):
+            except FileNotFoundError:
                 raise
-            except (OSError, TimeoutError) as error:
+            except PermissionError as error:
+                raise ConfigError(f"{self.url}: access refused ({error})") from error
+            except Exception as error:  # client libraries have no common base class
+                if type(error).__name__ in CREDENTIAL_ERRORS:
+                    raise ConfigError(f"{self.url}: {error}") from error
                 if attempt == ATTEMPTS - 1:
                     raise StorageError(f"{self.url}: {error}") from error
                 time.sleep(0.5 * 4**attempt)

@@ -30,18 +30,17 @@ def test_ten_kills_change_nothing(tmp_path: Path, clip: ClipMaker) -> None:
     rng = random.Random(0)
     arguments = command("run", source, "--out", str(stormy))
     killed = 0
-    while killed < KILLS:
+    for _ in range(KILLS):
         process = subprocess.Popen(
             arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         try:
-            process.wait(rng.uniform(0.3, undisturbed))
-            break  # it got through between two kills
+            process.wait(rng.uniform(0.2, 0.4) * undisturbed)
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)  # the parent alone: children must follow
             process.wait()
             killed += 1
-    assert killed >= 3
+    assert killed >= 3, "too fast a machine for this clip: take a longer one"
     last = dynamicverse("run", source, "--out", str(stormy), "--json")
     assert last.code == 0, last.err
     assert last.json()["failed"] == []

@@ -44,9 +44,9 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     process = subprocess.Popen(arguments, stdout=log, stderr=log)
     endpoint = f"http://127.0.0.1:{ports['s3']}"
     variables = {
-        "FSSPEC_S3_ENDPOINT_URL": endpoint,
-        "FSSPEC_S3_KEY": "any",
-        "FSSPEC_S3_SECRET": "any",
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "any",
+        "AWS_SECRET_ACCESS_KEY": "any",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     try:
@@ -59,6 +59,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 def _make_bucket(endpoint: str, process: subprocess.Popen[bytes], log: Path) -> None:
     import s3fs
+    from botocore.exceptions import EndpointConnectionError
 
     deadline = time.monotonic() + 60
     while True:
@@ -68,7 +69,7 @@ def _make_bucket(endpoint: str, process: subprocess.Popen[bytes], log: Path) -> 
             )
             fs.mkdir(BUCKET)
             return
-        except Exception:
+        except (OSError, EndpointConnectionError):
             if time.monotonic() > deadline or process.poll() is not None:
                 raise RuntimeError(log.read_text()[-2000:]) from None
             time.sleep(0.5)

@@ -54,24 +54,24 @@ class Templates:
 
 def smooth(image: npt.NDArray[np.uint8]) -> Array:
     """The grey image (H,W) as patches are sampled from it."""
-    smoothed: Array = cv2.GaussianBlur(image.astype(np.float32), (0, 0), BLUR)
-    return smoothed
+    return np.asarray(cv2.GaussianBlur(image.astype(np.float32), (0, 0), BLUR), np.float32)
 
 
 def sample(image: Array, points_KP2: Array) -> Array:
     """Bilinear values (K,P); beyond the border the border value."""
-    blocks = [
-        cv2.remap(
+    count, samples = points_KP2.shape[:2]
+    values_KP = np.empty((count, samples), np.float32)
+    nothing = np.empty(0, np.float32)  # one map holds x and y
+    for start in range(0, count, _MAX_ROWS):
+        rows = slice(start, start + _MAX_ROWS)
+        values_KP[rows] = cv2.remap(
             image,
-            np.ascontiguousarray(block, np.float32),
-            None,
+            np.ascontiguousarray(points_KP2[rows], np.float32),
+            nothing,
             cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        for block in np.split(points_KP2, range(_MAX_ROWS, len(points_KP2), _MAX_ROWS))
-        if len(block)
-    ]
-    return np.concatenate(blocks) if blocks else np.zeros(points_KP2.shape[:2], np.float32)
+    return values_KP
 
 
 def normalise(values_KP: Array) -> tuple[Array, Array]:
@@ -86,13 +86,16 @@ def templates(image: Array, points_K2: Array) -> Templates:
     """Templates of a smoothed image around points (K,2)."""
     grid_KP2 = points_K2[:, None] + GRID_P2
     patch_KP, norm_K1 = normalise(sample(image, grid_KP2))
-    slope_KP2 = np.stack(
-        [
-            sample(image, grid_KP2 + d) - sample(image, grid_KP2 - d)
-            for d in np.array([[0.5, 0.0], [0.0, 0.5]], np.float32)
-        ],
-        axis=-1,
-    ) / np.maximum(norm_K1, 1.0)[..., None]
+    slope_KP2 = (
+        np.stack(
+            [
+                sample(image, grid_KP2 + d) - sample(image, grid_KP2 - d)
+                for d in np.array([[0.5, 0.0], [0.0, 0.5]], np.float32)
+            ],
+            axis=-1,
+        )
+        / np.maximum(norm_K1, 1.0)[..., None]
+    )
     x, y = GRID_P2[:, 0], GRID_P2[:, 1]
     gx, gy = slope_KP2[..., 0], slope_KP2[..., 1]
     steepest = np.stack([gx * x, gx * y, gy * x, gy * y, gx, gy], axis=-1)

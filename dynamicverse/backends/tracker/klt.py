@@ -11,8 +11,10 @@ they came into view.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,6 +34,8 @@ from dynamicverse.backends.tracker.matching import CoarseFlow, Flow, Grey, Point
 from dynamicverse.backends.tracker.seeding import duplicates, neighbour_motion, seeds
 from dynamicverse.backends.tracker.trackset import Samples, assemble
 from dynamicverse.config import TracksConfig
+
+Mask = npt.NDArray[np.bool_]
 
 BORDER = 4  # px; a track ends when it comes closer to the image border
 ALIGNED = 0.8  # correlation above which the aligned position is taken
@@ -71,17 +75,19 @@ class _Live:
         )
 
     def __getitem__(self, rows: npt.NDArray[np.generic]) -> _Live:
-        return _Live(*(values[rows] for values in vars(self).values()))
+        return _Live(**{name: values[rows] for name, values in vars(self).items()})
 
     def join(self, other: _Live) -> _Live:
-        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        return _Live(
-            *(a.join(b) if isinstance(a, Templates) else np.concatenate([a, b]) for a, b in pairs)
-        )
+        joined: dict[str, Any] = {
+            name: np.concatenate([values, getattr(other, name)])
+            for name, values in vars(self).items()
+            if name != "templates_L"
+        }
+        return _Live(**joined, templates_L=self.templates_L.join(other.templates_L))
 
     @property
-    def visible_L(self) -> npt.NDArray[np.bool_]:
-        return self.covered_L == 0
+    def visible_L(self) -> Mask:
+        return np.equal(self.covered_L, 0)
 
 
 @dataclass(frozen=True)
@@ -110,13 +116,33 @@ class KltTracker:
         """
         clip = _Clip(self._settings)
         size = (0, 0)
-        for frame in range(len(frames)):
-            grey: Grey = cv2.cvtColor(frames[frame], cv2.COLOR_RGB2GRAY)  # type: ignore[assignment]
-            size = (grey.shape[1], grey.shape[0])
-            clip.add(frame, grey)
-            progress(frame + 1)
+        for index, frame in enumerate(_prepared(frames)):
+            size = (frame.grey.shape[1], frame.grey.shape[0])
+            clip.add(index, frame)
+            progress(index + 1)
         query_I = np.concatenate([np.zeros(0, np.int32), *clip.query])
         return assemble(clip.samples, query_I, len(frames), size)
+
+
+def _prepared(frames: FrameReader) -> Iterator[_Frame]:
+    """Read and prepare the frames, one ahead of the tracking."""
+    flow = CoarseFlow()
+
+    def prepare(index: int, before: Grey | None) -> _Frame:
+        grey: Grey = cv2.cvtColor(frames[index], cv2.COLOR_RGB2GRAY)  # type: ignore[assignment]
+        reduced = flow.reduce(grey)
+        if before is None:
+            return _Frame(grey, smooth(grey), reduced, None, None)
+        return _Frame(grey, smooth(grey), reduced, flow(before, reduced), flow(reduced, before))
+
+    with ThreadPoolExecutor(1) as executor:
+        coming = executor.submit(prepare, 0, None) if len(frames) else None
+        for index in range(len(frames)):
+            assert coming is not None
+            frame = coming.result()
+            if index + 1 < len(frames):
+                coming = executor.submit(prepare, index + 1, frame.reduced)
+            yield frame
 
 
 class _Clip:
@@ -124,16 +150,14 @@ class _Clip:
 
     def __init__(self, settings: TracksConfig) -> None:
         self._settings = settings
-        self._flow = CoarseFlow()
         self._live: _Live | None = None
         self._recent: deque[_Frame] = deque(maxlen=settings.interval + 1)
         self.samples: list[Samples] = []
         self.query: list[npt.NDArray[np.int32]] = []
         self._count = 0
 
-    def add(self, index: int, grey: Grey) -> None:
+    def add(self, index: int, frame: _Frame) -> None:
         """Follow the live tracks into the next frame; seed when it is time."""
-        frame = self._prepare(grey)
         if self._live is not None:
             self._live = self._advance(self._live, self._recent[-1], frame)
         self._recent.append(frame)
@@ -142,44 +166,28 @@ class _Clip:
         if self._live is not None:
             self._record(index, self._live)
 
-    def _prepare(self, grey: Grey) -> _Frame:
-        reduced = self._flow.reduce(grey)
-        if not self._recent:
-            return _Frame(grey, smooth(grey), reduced, None, None)
-        before = self._recent[-1].reduced
-        return _Frame(
-            grey, smooth(grey), reduced, self._flow(before, reduced), self._flow(reduced, before)
-        )
-
     def _advance(self, live: _Live, before: _Frame, frame: _Frame) -> _Live:
         """The live tracks one frame later."""
         assert frame.from_before is not None
         assert frame.to_before is not None
-        found = step(
-            before.grey, frame.grey, live.points_L2, frame.from_before, frame.to_before
+        found = step(before.grey, frame.grey, live.points_L2, frame.from_before, frame.to_before)
+        good_L = live.visible_L & (found.error_K <= self._settings.max_error)
+        rows = np.flatnonzero(~good_L)
+        motion_L2 = found.points_K2 - live.points_L2
+        motion_L2[rows] = neighbour_motion(
+            live.points_L2[rows], live.points_L2[good_L], motion_L2[good_L]
         )
-        visible_L = live.visible_L
-        good_L = visible_L & (found.error_K <= self._settings.max_error)
-        moved_L2 = np.where(
-            visible_L[:, None],
-            found.points_K2,
-            live.points_L2
-            + neighbour_motion(
-                live.points_L2, live.points_L2[good_L], (found.points_K2 - live.points_L2)[good_L]
-            ),
-        )
-        live.points_L2, live.error_L = moved_L2, found.error_K
-        seen_L = self._compare(live, frame, visible_L)
-        rows = np.flatnonzero(~visible_L)
+        live.points_L2, live.error_L = live.points_L2 + motion_L2, found.error_K
+        seen_L = self._compare(live, frame, good_L)
         seen_L[rows] = self._look_for(live, frame, rows)
         live.covered_L = np.where(seen_L, 0, live.covered_L + 1)
         keep_L = _inside(live.points_L2, frame.grey) & (live.covered_L <= self._settings.max_gap)
         return live[keep_L]
 
     def _compare(
-        self, live: _Live, frame: _Frame, stepped_L: npt.NDArray[np.bool_]
-    ) -> npt.NDArray[np.bool_]:
-        """Align tracks that made a step with their templates, and say which are still seen."""
+        self, live: _Live, frame: _Frame, stepped_L: Mask
+    ) -> Mask:
+        """Align the tracks that made a good step with their templates; say which are seen."""
         points_L2, warp_L22, similarity_L = align(
             frame.smoothed, live.templates_L, live.points_L2, live.warp_L22, ITERATIONS
         )
@@ -196,15 +204,11 @@ class _Clip:
         live.warp_L22 = np.where(aligned_L[:, None, None], warp_L22, live.warp_L22)
         here_L = align(frame.smoothed, live.templates_L, live.points_L2, live.warp_L22, 0)[2]
         live.similarity_L = np.where(near_border_L, live.similarity_L, here_L)
-        return (
-            stepped_L
-            & (live.error_L <= self._settings.max_error)
-            & (live.similarity_L >= SAME_POINT)
-        )
+        return stepped_L & (live.similarity_L >= SAME_POINT)
 
     def _look_for(
         self, live: _Live, frame: _Frame, rows: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.bool_]:
+    ) -> Mask:
         """Look for covered points around where their neighbours' motion puts them."""
         wanted, warp = live.templates_L[rows], live.warp_L22[rows]
         guess, rival = search(frame.smoothed, wanted, live.points_L2[rows], warp)
@@ -248,7 +252,7 @@ class _Clip:
                 later.grey, earlier.grey, live.points_L2, later.to_before, later.from_before
             )
             live.points_L2, live.error_L = found.points_K2, found.error_K
-            seen_L = self._compare(live, earlier, np.ones(len(live.ids_L), bool))
+            seen_L = self._compare(live, earlier, found.error_K <= self._settings.max_error)
             live = live[seen_L & _inside(live.points_L2, earlier.grey)]
             self._record(index - back, live)
 
@@ -261,13 +265,13 @@ class _Clip:
         )
 
 
-def _inside(points_K2: Points, image: Grey, border: int = BORDER) -> npt.NDArray[np.bool_]:
+def _inside(points_K2: Points, image: Grey, border: int = BORDER) -> Mask:
     height, width = image.shape
     x, y = points_K2[:, 0], points_K2[:, 1]
     return (x >= border) & (y >= border) & (x <= width - 1 - border) & (y <= height - 1 - border)
 
 
-def _sane(warp_K22: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+def _sane(warp_K22: npt.NDArray[np.float32]) -> Mask:
     """Warps that neither mirror nor zoom beyond belief."""
     determinant_K = np.linalg.det(warp_K22)
     stretch_K = np.linalg.norm(warp_K22, axis=(1, 2))  # of a pure zoom z: z * sqrt(2)

@@ -50,7 +50,7 @@ def step(source: Grey, target: Grey, points_K2: Points, there: Flow, back: Flow)
 def _lucas_kanade(
     source: Grey, target: Grey, points_K2: Points, guess_K2: Points
 ) -> tuple[Points, npt.NDArray[np.bool_]]:
-    found, status, _ = cv2.calcOpticalFlowPyrLK(
+    answer = cv2.calcOpticalFlowPyrLK(
         source,
         target,
         np.ascontiguousarray(points_K2, np.float32),
@@ -60,15 +60,17 @@ def _lucas_kanade(
         criteria=_CRITERIA,
         flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
     )
-    return found, status[:, 0].astype(bool) & np.isfinite(found).all(axis=1)
+    found_K2 = np.asarray(answer[0], np.float32)
+    return found_K2, (answer[1][:, 0] != 0) & np.isfinite(found_K2).all(axis=1)
 
 
 class CoarseFlow:
     """Dense flow of reduced images: a first guess that survives large motion."""
 
     def __init__(self) -> None:
-        self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         self._dis.setFinestScale(0)
+        self._dis.setVariationalRefinementIterations(0)  # Lucas-Kanade refines
 
     @staticmethod
     def reduce(image: Grey) -> Grey:
@@ -92,4 +94,5 @@ def sample_flow(
     at_K2 = (points_K2 + 0.5) * ratio_2 - 0.5
     x = np.clip(np.rint(at_K2[:, 0]).astype(np.int64), 0, width - 1)
     y = np.clip(np.rint(at_K2[:, 1]).astype(np.int64), 0, height - 1)
-    return flow_hw2[y, x] / ratio_2
+    moved_K2: Points = flow_hw2[y, x] / ratio_2
+    return moved_K2

@@ -78,7 +78,9 @@ def _near(
     return disc[at[:, 1], at[:, 0]] > 0
 
 
-def duplicates(points_K2: Points, rank_K: npt.NDArray[np.int64], radius: float) -> npt.NDArray[np.bool_]:
+def duplicates(
+    points_K2: Points, rank_K: npt.NDArray[np.int64], radius: float
+) -> npt.NDArray[np.bool_]:
     """Points that share a square of side `radius` px with one of lower rank, (K,)."""
     square = np.floor(points_K2 / radius).astype(np.int64)
     key = square[:, 1] * (1 << 20) + square[:, 0]
@@ -93,10 +95,9 @@ def neighbour_motion(
     points_K2: Points, known_N2: Points, motion_N2: Points, neighbours: int = 8
 ) -> Points:
     """Median motion of the nearest points whose motion is known, (K,2); zero without any."""
-    from scipy.spatial import cKDTree
-
     count = min(neighbours, len(known_N2))
     if count == 0 or len(points_K2) == 0:
         return np.zeros_like(points_K2)
-    nearest = cKDTree(known_N2).query(points_K2, k=count)[1].reshape(len(points_K2), count)
-    return np.median(motion_N2[nearest], axis=1).astype(np.float32)
+    distance_KN = np.square(points_K2[:, None] - known_N2).sum(axis=2)
+    nearest_KM = np.argpartition(distance_KN, count - 1, axis=1)[:, :count]
+    return np.median(motion_N2[nearest_KM], axis=1).astype(np.float32)

@@ -1,0 +1,74 @@
+"""The frames of a scene for the stages that read them in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamicverse.errors import ArtifactError
+from dynamicverse.formats import images, scene_info
+from dynamicverse.scene import Scene
+
+Rgb = npt.NDArray[np.uint8]
+
+
+class SceneFrames:
+    """Random access to the frames of a scene; the next frame is decoded ahead.
+
+    A context manager: leaving it stops the decoding thread. At most two frames are held.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        info = scene_info.read(scene.scene_json)
+        self._scene = scene
+        self._count = info.frame_count
+        self.size = (info.width, info.height)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="decode")
+        self._ahead: tuple[int, Future[Rgb]] | None = None
+
+    def __enter__(self) -> SceneFrames:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._executor.shutdown(cancel_futures=True)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, frame: int) -> Rgb:
+        """RGB (H,W,3) of the 0-based frame; raises ArtifactError, IndexError."""
+        if not 0 <= frame < self._count:
+            raise IndexError(frame)
+        if self._ahead is not None and self._ahead[0] == frame:
+            image = self._ahead[1].result()
+        else:
+            image = self._read(frame)
+        following = frame + 1
+        self._ahead = (
+            (following, self._executor.submit(self._read, following))
+            if following < self._count
+            else None
+        )
+        return image
+
+    def __iter__(self) -> Iterator[Rgb]:
+        return (self[frame] for frame in range(self._count))
+
+    def _read(self, frame: int) -> Rgb:
+        path = self._scene.rgb(frame)
+        image = images.read_rgb(path)
+        if image.shape[1::-1] != self.size:
+            raise ArtifactError(
+                f"{path}: {image.shape[1]}x{image.shape[0]}, scene.json says "
+                f"{self.size[0]}x{self.size[1]}"
+            )
+        return image

@@ -1,0 +1,154 @@
+"""End-to-end tests on the cluster that KUBECONFIG names. See docs/cluster.md."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import build_images as images
+import pytest
+from clips import make_clips, real_data
+from harness import S3, Kube, install, run
+
+POOLS = {"cpu": "100", "any": "2", "pool-a": "1", "pool-b": "2"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("dynamicverse cluster")
+    group.addoption(
+        "--image-prefix", default=images.PREFIX, help="name of the images before /TARGET"
+    )
+    group.addoption("--image-tag", default="e2e")
+    group.addoption("--image-push", action="store_true", help="push the images to --image-prefix")
+    group.addoption("--kind-load", metavar="CLUSTER", help="`kind load` the images into CLUSTER")
+    group.addoption(
+        "--image-load-command",
+        metavar="COMMAND",
+        help="a command that takes an archive of the images; {archive} is its path",
+    )
+    group.addoption("--image-archive", type=Path, help="an archive that is there already")
+    group.addoption(
+        "--s3-host",
+        default=os.environ.get("NODE_IP"),
+        help="an address of this machine that pods reach; the S3 server listens there",
+    )
+    group.addoption("--restart-controller-command", metavar="COMMAND")
+    group.addoption("--stop-kubelet-command", metavar="COMMAND")
+    group.addoption("--start-kubelet-command", metavar="COMMAND")
+
+
+@pytest.fixture(scope="session")
+def kube(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Kube]:
+    """A namespace with Pod Security `restricted`, the images delivered and argo/ installed."""
+    for program in ("kubectl", "argo"):
+        if shutil.which(program) is None:
+            pytest.skip(f"no `{program}` on the PATH")
+    if "KUBECONFIG" not in os.environ:
+        pytest.skip("KUBECONFIG is not set: it names the cluster to test on")
+    tag = request.config.getoption("--image-tag")
+    prefix = request.config.getoption("--image-prefix")
+    _deliver(request.config, tag, prefix)
+    found = Kube(f"dynamicverse-e2e-{int(time.time()) % 100000}")
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    found.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": found.namespace, "labels": labels},
+        }
+    )
+    install(found, tmp_path_factory.mktemp("overlay"), prefix, tag, POOLS)
+    yield found
+    if request.session.testsfailed == 0:
+        run("kubectl", "delete", "namespace", found.namespace, "--wait=false")
+
+
+def _deliver(config: pytest.Config, tag: str, prefix: str) -> None:
+    names = images.names(tag, prefix)
+    if config.getoption("--image-push"):
+        for name, built in zip(names, images.names(tag), strict=True):
+            run(images.builder(), "tag", built, name)
+            run(images.builder(), "push", name, timeout=1800)
+    if cluster := config.getoption("--kind-load"):
+        run("kind", "load", "docker-image", "--name", cluster, *names, timeout=1800)
+    if command := config.getoption("--image-load-command"):
+        archive = config.getoption("--image-archive")
+        if archive is None:
+            pytest.fail("--image-load-command needs --image-archive (see build_images.py)")
+        subprocess.run(
+            [part.replace("{archive}", str(archive)) for part in shlex.split(command)], check=True
+        )
+
+
+@pytest.fixture(scope="session")
+def s3(
+    request: pytest.FixtureRequest, kube: Kube, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[S3]:
+    """A running S3 server; its credentials are in the namespace and in this process."""
+    host = request.config.getoption("--s3-host")
+    if host is None:
+        pytest.skip("no --s3-host (nor NODE_IP): pods need an address of the S3 server")
+    server = S3(tmp_path_factory.mktemp("s3"), host)
+    server.start()
+    before = dict(os.environ)
+    os.environ.update(server.environment)
+    kube.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "dynamicverse-storage"},
+            "stringData": server.environment,
+        }
+    )
+    yield server
+    os.environ.clear()
+    os.environ.update(before)
+    server.stop()
+
+
+def _command(request: pytest.FixtureRequest, option: str) -> list[str]:
+    command = request.config.getoption(option)
+    if not command:
+        pytest.skip(f"no {option}: this cluster's parts cannot be stopped from here")
+    return shlex.split(command)
+
+
+@pytest.fixture
+def restart_controller(request: pytest.FixtureRequest) -> list[str]:
+    return _command(request, "--restart-controller-command")
+
+
+@pytest.fixture
+def stop_kubelet(request: pytest.FixtureRequest) -> list[str]:
+    return _command(request, "--stop-kubelet-command")
+
+
+@pytest.fixture
+def start_kubelet(request: pytest.FixtureRequest) -> list[str]:
+    return _command(request, "--start-kubelet-command")
+
+
+@pytest.fixture(scope="session")
+def clips(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with six short videos: three real ones where they are at hand, else rendered."""
+    folder = tmp_path_factory.mktemp("clips")
+    make_clips(folder, real_data())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def source(s3: S3, clips: Path) -> str:
+    """The same six videos on S3."""
+    fs = s3.fs()
+    for bucket in ("clips", "scenes"):
+        fs.mkdir(bucket)
+    for path in sorted(clips.iterdir()):
+        fs.put_file(str(path), f"clips/six/{path.name}")
+    return "s3://clips/six"

