@@ -29,8 +29,24 @@ class Section(BaseModel):
 
 
 class FilterConfig(Section):
-    """The data filter. A threshold of null is not applied."""
+    """The data filter. A threshold of null is not applied.
 
+    The scores are defined in `dynamicverse.curation.scores`. By default only what no stage can
+    use is rejected; a static camera, a rotation and a static scene never are.
+    """
+
+    min_sharpness: float | None = Field(0.002, ge=0, description="below: nothing is sharp")
+    min_contrast: float | None = Field(0.008, ge=0, description="below: black or uniform")
+    min_brightness: float | None = Field(0.004, ge=0, description="below: black")
+    max_brightness: float | None = Field(None, ge=0)
+    max_clipped_share: float | None = Field(None, ge=0, le=1)
+    min_motion: float | None = Field(None, ge=0)
+    max_motion: float | None = Field(None, ge=0)
+    min_camera_smoothness: float | None = Field(None, ge=0, le=1)
+    min_parallax: float | None = Field(None, ge=0, le=1)
+    min_moving_share: float | None = Field(None, ge=0, le=1)
+    max_moving_share: float | None = Field(None, ge=0, le=1)
+    max_duplicate_share: float | None = Field(None, ge=0, le=1)
     on_reject: Literal["skip", "process"] = Field(
         "skip", description="what later stages do with a rejected clip; the verdict is recorded"
     )
@@ -39,6 +55,27 @@ class FilterConfig(Section):
 class IngestConfig(Section):
     """Decoding, shot detection, data filter."""
 
+    split_shots: bool = Field(True, description="cut a video at its shots; a folder never is")
+    min_shot_s: float = Field(
+        0.5, ge=0, description="a shot cut out of a longer video that is shorter is rejected"
+    )
+    fps: float | None = Field(None, gt=0, description="take at most this many frames a second")
+    max_side: int | None = Field(
+        1280,
+        ge=64,
+        description="scale the longer side down to this; time and memory grow with the pixels, "
+        "and beyond 720p motion is hardly measured any better",
+    )
+    max_frames: int | None = Field(None, ge=1, description="more frames are an error, not a cut")
+    max_pixels: int = Field(1 << 26, ge=1, description="of one frame; larger is an error")
+    min_side: int = Field(64, ge=1, description="a frame with a shorter side is an error")
+    truncated: Literal["keep", "reject"] = Field(
+        "keep", description="a file that ends early: use its good part, or make it an error"
+    )
+    frame_rate: float | None = Field(
+        None, gt=0, description="of frame folders, frames a second; null: not known"
+    )
+    jpeg_quality: int = Field(95, ge=50, le=100)
     filter: FilterConfig = FilterConfig()
 
 
@@ -46,6 +83,11 @@ class KeyframesConfig(Section):
     """Optical flow and the choice of keyframes."""
 
     flow_model: str = Field("dis", description="dis, or unimatch, raft, gmflow with weights")
+    score: Literal["mean", "median", "p75", "p90", "p95", "max"] = Field(
+        "p90", description="how the lengths of a flow field become the score of its frame"
+    )
+    ratio: float = Field(0.2, gt=0, le=1, description="share of the frames that become keyframes")
+    min_gap: int = Field(3, ge=1, description="least distance of two keyframes, frames")
 
 
 class AnalysisConfig(Section):
@@ -83,10 +125,32 @@ class DepthConfig(Section):
     backend: str = "none"
 
 
+class DenseConfig(Section):
+    """Dense depth of the static scene by plane sweep."""
+
+    work_size: int = Field(320, ge=32, description="longer side of the matched pictures, px")
+    neighbours: int = Field(6, ge=1, le=16, description="frames that a frame is matched with")
+    reach: int = Field(16, ge=1, le=64, description="neighbours are so many frames away at most")
+    hypotheses: int = Field(96, ge=16, le=192, description="at most so many depths are tried")
+    agree: int = Field(2, ge=1, le=16, description="other views that must confirm a depth")
+    fill: int = Field(0, ge=0, description="fill holes up to so many px from known depth")
+
+
+class FuseConfig(Section):
+    """The fused 4D scene."""
+
+    max_points: int = Field(2_000_000, ge=1, description="static points; more are merged")
+    max_moving_points: int = Field(2_000_000, ge=1, description="moving points, all frames")
+    confidence: float = Field(0.4, ge=0, le=1, description="of static depth, at least")
+    edge_share: float = Field(0.05, ge=0, lt=1, description="drop the steepest depth edges")
+
+
 class ReconstructionConfig(Section):
     """dynamicBA: cameras, structure, moving points, dense depth, fusion."""
 
     opt_intrinsics: bool = Field(True, description="estimate the focal length")
+    dense: DenseConfig = DenseConfig()
+    fuse: FuseConfig = FuseConfig()
 
 
 class CaptionsConfig(Section):

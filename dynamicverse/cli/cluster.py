@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dynamicverse.cli.console import print_json
-from dynamicverse.errors import EXIT_BAD_INPUT, EXIT_OK
+from dynamicverse.errors import EXIT_BAD_INPUT
 
 if TYPE_CHECKING:
-    from dynamicverse.cluster.workflow import Cluster
+    from dynamicverse.cluster.workflow import Cluster, State
+    from dynamicverse.runner.store import Store
 
 app = typer.Typer(help="Steps of a Workflow; its pods call these.", no_args_is_help=True)
 
@@ -74,7 +76,7 @@ def submit(
         "storage-secret": storage_secret,
     }
     cluster = Cluster(namespace, context)
-    _follow(cluster, cluster.create(parameters), watch, json)
+    _follow(cluster, [cluster.create(parameters)], watch, json)
 
 
 def cancel(name: Name, namespace: Namespace = "default", context: Context = None) -> None:
@@ -96,23 +98,57 @@ def resume(
     from dynamicverse.cluster.workflow import Cluster
 
     cluster = Cluster(namespace, context)
-    _follow(cluster, cluster.resume(name), watch, json)
+    _follow(cluster, [cluster.resume(name)], watch, json)
 
 
-def _follow(cluster: Cluster, name: str, watch: bool, json: bool) -> None:
-    """Print the name of a new Workflow; with `watch`, its states and exit with its end."""
-    if not watch:
-        print_json({"workflow": name}) if json else print(name)
-        return
+def replay_on_cluster(
+    store: Store,
+    dataset: str | None,
+    scenes: list[str] | None,
+    namespace: str,
+    watch: bool,
+    json: bool,
+) -> None:
+    """Take scenes out of quarantine and submit one Workflow for each run they failed in."""
+    from dynamicverse.cluster.workflow import Cluster
+    from dynamicverse.runner.replay import replay_runs
+
+    cluster = Cluster(namespace)  # before anything leaves quarantine
+    runs = list(replay_runs(store, dataset, scenes))
+    if not runs:
+        print("nothing to replay", file=sys.stderr)
+    names = []
+    for run, _ in runs:
+        parameters = {
+            "run": f"{store.url.rstrip('/')}/{run.folder}",
+            "root": store.url,
+            "dataset": run.plan.dataset,
+            "preset": run.config.preset,
+        }
+        names.append(cluster.create(parameters))
+    _follow(cluster, names, watch, json)
+
+
+def _follow(cluster: Cluster, names: list[str], watch: bool, json: bool) -> None:
+    """Print the names of new Workflows; with `watch`, their states, and exit with their end."""
+    states = [_watch(cluster, name, json) for name in names] if watch else []
+    if json:
+        print_json([asdict(s) for s in states] if watch else [{"name": n} for n in names])
+    elif not watch:
+        print("\n".join(names))
+    if any(state.phase != "Succeeded" for state in states):
+        sys.exit(EXIT_BAD_INPUT)
+
+
+def _watch(cluster: Cluster, name: str, quiet: bool) -> State:
+    """Follow one Workflow to its end, a line whenever its state changes."""
     last = None
     for state in cluster.watch(name):
-        if state != last and not json:
-            print(f"{name}: {state.phase} {state.progress} {state.message}".rstrip())
+        if state != last and not quiet:
+            print(f"{name}: {state.phase} {state.progress} {state.message}".rstrip(), flush=True)
         last = state
     assert last is not None
-    if json:
-        print_json({"workflow": name, "phase": last.phase, "message": last.message})
-    sys.exit(EXIT_OK if last.phase == "Succeeded" else EXIT_BAD_INPUT)
+    return last
 
 
 def _differences(config: object, preset: str) -> dict[str, object]:

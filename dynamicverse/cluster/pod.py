@@ -21,16 +21,14 @@ def watch_shard(run: Run, stage: str, shard: int, observer: Observer) -> Iterato
     record when the block ends without an error.
     """
     progress = _ProgressFile(len(run.shard(shard).sources))
-    ends: list[Event] = []
 
     def observe(event: Event) -> None:
         observer(event)
         if event.kind == "finish":
-            ends.append(event)
             progress.advance()
 
     yield observe
-    settled.record(run, stage, shard, ends)
+    settled.record(run, stage, shard)
 
 
 class _ProgressFile:

@@ -102,7 +102,3 @@ def perturb(R_F33: Tensor, t_F3: Tensor, step_F6: Tensor) -> tuple[Tensor, Tenso
     rotation = torch.linalg.matrix_exp(skew)
     return rotation @ R_F33, (rotation @ t_F3[:, :, None])[:, :, 0] + step_F6[:, 3:]
 
-
-def camera_centres(R_F33: Tensor, t_F3: Tensor) -> Tensor:
-    """World positions (F, 3) of the cameras."""
-    return -(R_F33.transpose(1, 2) @ t_F3[:, :, None])[:, :, 0]

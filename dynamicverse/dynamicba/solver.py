@@ -22,7 +22,7 @@ from dynamicverse.dynamicba.blocks import Block, Floats, Observations, blocks
 from dynamicverse.dynamicba.jacobians import (
     CAMERA_DOF,
     Derivatives,
-    camera_centres,
+    MIN_DEPTH,
     derivatives,
     perturb,
     project,
@@ -97,6 +97,10 @@ class _State:
     t_F3: Tensor
     points_N3: Tensor
     log_focal: Tensor
+
+    def cameras(self, index: Tensor) -> _State:
+        """The cameras of an index list, in its order."""
+        return _State(self.R_F33[index], self.t_F3[index], self.points_N3, self.log_focal)
 
 
 @dataclass(frozen=True)
@@ -379,9 +383,7 @@ def _retract(
     """
     step_F6 = step[:-1].view(CAMERA_DOF, -1).T.contiguous()
     R, t = perturb(state.R_F33, state.t_F3, step_F6)
-    points = state.points_N3.clone()
-    centres_F3 = camera_centres(state.R_F33, state.t_F3)
-    moved_F3 = camera_centres(R, t)
+    new = _State(R, t, state.points_N3.clone(), state.log_focal + step[-1])
 
     def of_block(item: tuple[Block, _Linear]) -> tuple[Tensor, Tensor]:
         block, part = item
@@ -391,18 +393,18 @@ def _retract(
         change_P3 = -_back_substitute(part, error)
         for k in range(3):
             error.addcmul_(part.jacobian.point_23PW[:, k], change_P3[:, k, None])
-        place = block.order_P, block.anchor_P
+        points_P3, anchor = state.points_N3[block.order_P], block.anchor_P
         moved = _move_points(
-            state.points_N3[place[0]], change_P3, centres_F3[place[1]], moved_F3[place[1]]
+            points_P3, change_P3, state.cameras(anchor), new.cameras(anchor), step_F6[anchor]
         )
         return moved, part.error_2PW.square().sum() - error.square_().sum()
 
     expected = torch.zeros_like(state.log_focal)
     work = parallel(of_block, zip(layout, normal.blocks, strict=True))
     for block, (moved, decrease) in zip(layout, work, strict=True):
-        points[block.order_P] = moved
+        new.points_N3[block.order_P] = moved
         expected += decrease
-    return _State(R, t, points, state.log_focal + step[-1]), float(expected)
+    return new, float(expected)
 
 
 def _back_substitute(part: _Linear, error_2PW: Tensor) -> Tensor:
@@ -416,19 +418,26 @@ def _back_substitute(part: _Linear, error_2PW: Tensor) -> Tensor:
 
 
 def _move_points(
-    points_P3: Tensor, change_P3: Tensor, anchor_P3: Tensor, new_anchor_P3: Tensor
+    points_P3: Tensor, change_P3: Tensor, anchor: _State, new: _State, step_P6: Tensor
 ) -> Tensor:
-    """Take a step that is linear in direction and inverse distance from the anchor camera.
+    """Take a step that is linear in pixel position and inverse depth in the anchor camera.
 
-    To first order this is `points + change`; with little parallax the reprojection is far
-    closer to linear in these coordinates (Civera, Davison, Montiel 2008), so steps are longer.
+    To first order this is `points + change`. With little parallax, and along the valley where
+    focal length, rotations and depths trade off, the reprojection is far closer to linear in
+    these coordinates than in Euclidean ones (Civera, Davison, Montiel 2008): steps are longer.
+    anchor, new: the anchor camera of each point before and after the step, `step_P6`.
     """
-    offset = points_P3 - anchor_P3
-    change = change_P3 - (new_anchor_P3 - anchor_P3)
-    squared = offset.square().sum(1, keepdim=True).clamp_(min=1e-24)
-    along = (change * offset).sum(1, keepdim=True) / squared
-    inverse = (1 - along).clamp(LEAST_INVERSE, MOST_INVERSE)
-    return new_anchor_P3 + (offset + change - along * offset) / inverse
+    local = (anchor.R_F33 @ points_P3[:, :, None])[:, :, 0] + anchor.t_F3
+    turned = torch.linalg.cross(step_P6[:, :3], local) + step_P6[:, 3:]
+    change = (anchor.R_F33 @ change_P3[:, :, None])[:, :, 0] + turned
+    depth = local[:, 2:].clamp(min=MIN_DEPTH)
+    zoom = new.log_focal - anchor.log_focal
+    relative = change[:, 2:] / depth
+    direction = local / depth
+    direction = direction + (change / depth - direction * relative) + direction * zoom
+    inverse = (1 - relative + zoom).clamp(LEAST_INVERSE, MOST_INVERSE)
+    moved = torch.cat((direction[:, :2], zoom.exp().expand_as(depth)), 1) * (depth / inverse)
+    return (new.R_F33.transpose(1, 2) @ (moved - new.t_F3)[:, :, None])[:, :, 0]
 
 
 def _log_focal_sigma(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -79,6 +79,7 @@ class FrameFolder:
         self.names = picture_names(path)
         if not self.names:
             raise InputError(f"{path}: a folder without pictures", Reason.EMPTY)
+        self._size: tuple[int, int] | None = None
         self._pictures = self._decode()
         self._first = next(self._pictures, None)
         if self._first is None:
@@ -109,7 +110,7 @@ class FrameFolder:
                 f"{len(self._damaged)} damaged pictures were left out, {self._damaged[0]} first"
             )
 
-    def _decode(self) -> Iterator[Frame]:
+    def _decode(self) -> Generator[Frame, None, None]:
         start: float | None = None
         for index, name in enumerate(self.names):
             path = self.path / name
@@ -152,7 +153,7 @@ class FrameFolder:
         if header.orientation.transpose:
             width, height = height, width
         self.limits.check_size(path, width, height)
-        if not hasattr(self, "info"):
+        if self._size is None:
             self.info = self._describe(header, width, height)
             self._size = (width, height)
         if (width, height) != self._size:
@@ -208,8 +209,8 @@ def decode_picture(path: Path, header: PictureHeader, data: bytes) -> NDArray[np
         )
     if image.ndim == 2:
         rgb = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    elif image.shape[2] == 4:
-        rgb = cv2.cvtColor(on_black(image), cv2.COLOR_BGR2RGB)
+    elif image.shape[2] == 4 and header.kind != "bmp":  # the fourth byte of a BMP is padding
+        rgb = cv2.cvtColor(on_black(np.asarray(image, np.uint8)), cv2.COLOR_BGR2RGB)
     else:
-        rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        rgb = cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2RGB)
     return header.orientation.apply(np.asarray(rgb, np.uint8))

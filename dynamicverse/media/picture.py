@@ -15,6 +15,9 @@ _NEAR_START = 1 << 18  # readers of the tree look for a JPEG's size this far
 _RATIO = 512  # pixels a byte that a JPEG can hold at most
 
 
+UPRIGHT = Orientation()
+
+
 @dataclass(frozen=True)
 class PictureHeader:
     """kind: jpeg, png, bmp, tiff or webp. width, height: as stored, pixels.
@@ -26,7 +29,7 @@ class PictureHeader:
     kind: str
     width: int
     height: int
-    orientation: Orientation = Orientation()
+    orientation: Orientation = UPRIGHT
     whole: bool = True
     plain: bool = False
 
@@ -54,7 +57,7 @@ def read_header(data: bytes) -> PictureHeader:
 
 def _jpeg(data: bytes) -> PictureHeader:
     """Walk the segments to the start of frame (ITU-T T.81, annex B)."""
-    orientation = Orientation()
+    orientation = UPRIGHT
     position = 2
     while True:
         fill, marker, length = struct.unpack_from(">BBH", data, position)
@@ -75,7 +78,7 @@ def _jpeg(data: bytes) -> PictureHeader:
         marker in _BASELINE
         and bits == 8
         and components in (1, 3)
-        and orientation == Orientation()
+        and orientation == UPRIGHT
         and end
         and position < _NEAR_START
         and width * height <= _RATIO * len(data)
@@ -86,7 +89,7 @@ def _jpeg(data: bytes) -> PictureHeader:
 
 def _png(data: bytes) -> PictureHeader:
     width, height = struct.unpack_from(">II", data, 16)
-    orientation, whole = Orientation(), False
+    orientation, whole = UPRIGHT, False
     position = 8
     while position + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
@@ -115,7 +118,7 @@ def _webp(data: bytes) -> PictureHeader:
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
     else:
         raise ValueError("a WebP without a readable header")
-    orientation = Orientation()
+    orientation = UPRIGHT
     position = 12
     while position + 8 <= len(data):
         chunk, length = struct.unpack_from("<4sI", data, position)

@@ -8,7 +8,7 @@ import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, Literal
 
 import cv2
 import numpy as np
@@ -66,7 +66,8 @@ class MediaInfo:
     frames: int | None
 
 
-class Frame(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Frame:
     """rgb_HW3: uint8. time_s: seconds after the first frame. index: 0-based, in the source.
 
     jpeg: the bytes of the frame's own file where they are a baseline JPEG of these pixels.

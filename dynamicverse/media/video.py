@@ -17,6 +17,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from dynamicverse.errors import InputError, Reason
+from dynamicverse.media.refused import refused_size
 from dynamicverse.media.source import (
     Frame,
     Limits,
@@ -40,6 +41,7 @@ MAX_IDLE_PACKETS = 2_000  # without a frame: nothing will come any more
 DECODE_THREADS = 4
 NOMINAL_RATE = 25.0  # where the container gives none
 ATTACHED_PICTURE = 0x0400
+RESIZED = "the size of its frames changes; all are scaled to the first"
 PQ, HLG = 16, 18  # transfer characteristics of HDR (ITU-T H.273)
 
 
@@ -81,6 +83,13 @@ class VideoReader:
         self.max_side = max_side
         self.warnings: list[str] = []
         self._damaged = 0
+        self._options = {
+            "protocol_whitelist": "file",
+            "format_whitelist": FORMATS,
+            "probesize": str(PROBE_BYTES),
+            "analyzeduration": str(PROBE_MICROSECONDS),
+            "max_pixels": str(self.limits.max_pixels),
+        }
         self._cut = ends_early(self.path, require_readable(self.path))
         if self._cut:
             self._reject_truncated()
@@ -133,15 +142,8 @@ class VideoReader:
             self.warnings.append(f"the file ends early; {index} whole frames were used")
 
     def _open(self) -> Any:
-        options = {
-            "protocol_whitelist": "file",
-            "format_whitelist": FORMATS,
-            "probesize": str(PROBE_BYTES),
-            "analyzeduration": str(PROBE_MICROSECONDS),
-            "max_pixels": str(self.limits.max_pixels),
-        }
         try:
-            return av.open(str(self.path), options=options, metadata_errors="replace")
+            return av.open(str(self.path), options=self._options, metadata_errors="replace")
         except av.error.MemoryError:
             raise
         except (av.FFmpegError, ValueError) as error:
@@ -259,10 +261,9 @@ class VideoReader:
 
     def _to_rgb(self, picture: Any) -> NDArray[np.uint8]:
         layout, info = self._layout, self.info
-        changed = "the size of its frames changes; all are scaled to the first"
-        if (picture.width, picture.height) != (info.stored_width, info.stored_height):
-            if changed not in self.warnings:
-                self.warnings.append(changed)
+        changed = (picture.width, picture.height) != (info.stored_width, info.stored_height)
+        if changed and RESIZED not in self.warnings:
+            self.warnings.append(RESIZED)
         shrinks = layout.width * layout.height < picture.width * picture.height
         transparent = picture.format.name == "pal8" or any(
             component.is_alpha for component in picture.format.components
@@ -276,15 +277,20 @@ class VideoReader:
             dst_color_range="JPEG",
             threads=1,
         )
-        pixels = converted.to_ndarray()
+        pixels = np.asarray(converted.to_ndarray(), np.uint8)
         if transparent:
             pixels = on_black(pixels)
         return layout.orientation.apply(pixels)
 
     def _nothing_decoded(self) -> InputError:
         if self._cut:
+            return InputError(f"{self.path}: ends before its first whole frame", Reason.TRUNCATED)
+        size = refused_size(self.path, self._options)
+        if size is not None:
             return InputError(
-                f"{self.path}: ends before its first whole frame", Reason.TRUNCATED
+                f"{self.path}: {size[0]}x{size[1]} pixels, more than ingest.max_pixels = "
+                f"{self.limits.max_pixels}",
+                Reason.TOO_LARGE,
             )
         if self._damaged:
             name = self._stream.codec_context.name
@@ -304,8 +310,8 @@ class VideoReader:
 class _Clock:
     """Presentation times from 0 that increase.
 
-    A time that is missing or does not increase restarts the clock one nominal frame after
-    the frame before; later times follow from there.
+    A time that is missing or does not increase restarts the clock one frame interval (the
+    last one, or the nominal one) after the frame before; later times follow from there.
     """
 
     def __init__(self, rate: float, decode_times: bool) -> None:
@@ -326,8 +332,9 @@ class _Clock:
             time_s = self._last + self._interval
             if stamp is not None:
                 self._offset = time_s - stamp
-            self.restarts += 1
+            self.restarts += not self._decode_times  # the last frames of an AVI have none
         else:
             time_s = stamp + self._offset
+            self._interval = time_s - self._last
         self._last = time_s
         return time_s

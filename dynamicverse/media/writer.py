@@ -11,7 +11,6 @@ from typing import Any, Self
 import av
 import cv2
 import numpy as np
-from av.container.core import Flags
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
@@ -20,6 +19,7 @@ from dynamicverse.errors import MissingModelError
 TIME_BASE = Fraction(1, 90_000)  # the usual clock of video: 24, 25, 30, 29.97 are whole ticks
 BT709 = 1  # matrix, primaries and transfer (ITU-T H.273)
 LIMITED = 1  # colour range
+BITEXACT = 0x0400  # AVFMT_FLAG_BITEXACT: no date, no version in the file
 
 
 class VideoWriter:
@@ -59,7 +59,7 @@ class VideoWriter:
         self._container: Any = av.open(
             str(self._temporary), "w", format="mp4", options={"movflags": "faststart"}
         )
-        self._container.flags |= Flags.bitexact.value
+        self._container.flags |= BITEXACT
         self._stream = self._container.add_stream(
             "libx264", rate=Fraction(rate).limit_denominator(1001)
         )

@@ -113,10 +113,7 @@
 
   function small(k) {
     if (!images.has(k)) {
-      const picture = new Image();
-      picture.addEventListener("load", request);
-      picture.src = data.pictures[k];
-      images.set(k, picture);
+      images.set(k, Object.assign(new Image(), { onload: request, src: data.pictures[k] }));
     }
     return images.get(k);
   }
@@ -124,12 +121,11 @@
   function frustum(v, k) {
     const c = camera(k);
     if (!c) return;
-    const [width, height] = cloud.size, length = 0.28;
+    const [width, height] = cloud.size, length = 0.22;
     const corner = (px, py) => [0, 1, 2].map((i) => c.eye[i] + length * (
       c.forward[i] + (c.right[i] * (px - c.cx)) / c.fx + (c.down[i] * (py - c.cy)) / c.fy));
     const corners = [corner(0, 0), corner(width, 0), corner(width, height), corner(0, height)];
-    const [a, b, , d] = corners.map((p) => project(v, p));
-    const picture = small(k);
+    const [a, b, , d] = corners.map((p) => project(v, p)), picture = small(k);
     if (a && b && d && picture.complete && picture.naturalWidth) { // a parallelogram will do
       const w = picture.naturalWidth, h = picture.naturalHeight;
       context.save();
@@ -146,8 +142,7 @@
     queued = false;
     const box = canvas.getBoundingClientRect();
     ratio = Math.min(window.devicePixelRatio || 1, 1.5);
-    const width = Math.max(2, Math.round(box.width * ratio));
-    const height = Math.max(2, Math.round(box.height * ratio));
+    const [width, height] = [box.width, box.height].map((v) => Math.max(2, Math.round(v * ratio)));
     if (!image || canvas.width !== width || canvas.height !== height) {
       canvas.width = width;
       canvas.height = height;
@@ -157,59 +152,54 @@
     }
     pixels.fill(0);
     depth.fill(Infinity);
-    const v = view(), k = state.frame;
+    const v = view(), k = state.frame, offsets = cloud.dynOffsets;
     const grain = 3 / Math.sqrt(cloud.points + 1000); // about the gap between two points
     splat(v, fixed.xyz, fixed.rgb, 0, fixed.rgb.length, grain);
-    splat(v, moving.xyz, moving.rgb, cloud.dynOffsets[k], cloud.dynOffsets[k + 1], grain, moving.id);
+    splat(v, moving.xyz, moving.rgb, offsets[k], offsets[k + 1], grain, moving.id);
     context.putImageData(image, 0, 0);
     if (state.mode === "camera") return;
     context.lineJoin = "round";
     line(v, cloud.path, "rgba(255,255,255,.45)", 1.2);
     const passed = cloud.cameras.slice(0, k + 1).map((c) => c && c.slice(0, 3));
     line(v, passed, "#ffc45c", 2.6);
-    for (const [id, centres] of Object.entries(cloud.objects)) {
-      line(v, centres, data.colours[id] || "#ffffff", 2);
-    }
+    for (const [id, way] of Object.entries(cloud.objects)) line(v, way, data.colours[id] || "#fff", 2);
     frustum(v, k);
   }
 
-  function request() {
-    if (!queued) { queued = true; window.requestAnimationFrame(draw); }
-  }
+  function request() { if (!queued) { queued = true; window.requestAnimationFrame(draw); } }
 
   function turn(dx, dy) {
-    leaveCamera();
+    if (state.mode === "camera") choose("orbit");
     state.yaw -= dx * 0.008;
     state.pitch = Math.max(-1.5, Math.min(1.55, state.pitch + dy * 0.008));
     request();
   }
 
   function shift(dx, dy) {
-    leaveCamera();
     const v = view(), s = state.far / v.focal * ratio;
     for (let i = 0; i < 3; i++) state.target[i] -= (v.right[i] * dx + v.down[i] * dy) * s;
     request();
   }
 
   function zoom(factor) {
-    leaveCamera();
     state.far = Math.max(0.15, Math.min(12, state.far * factor));
     request();
   }
 
-  function leaveCamera() { if (state.mode === "camera") choose("orbit"); }
-
-  function look(yaw, pitch) { // far enough to see the scene's core and the whole camera path
+  function look(yaw, pitch) { // as near as most of the points and the whole path allow
     const middle = [0, 1, 2].map((i) => cloud.path.reduce((t, p) => t + p[i], 0) / cloud.path.length);
-    const core = [-0.7, 0.7].flatMap((x) => [-0.7, 0.7].flatMap((y) => [-0.7, 0.7].map((z) => [x, y, z])));
-    Object.assign(state, { yaw, pitch, target: middle.map((v) => 0.35 * v), mode: "orbit" });
-    for (state.far = 1.2; state.far < 12; state.far *= 1.07) {
+    Object.assign(state, { yaw, pitch, target: middle.map((v) => 0.3 * v), mode: "orbit" });
+    const some = Array.from({ length: Math.min(400, cloud.points) }, (_, n) => {
+      const i = Math.floor((n * cloud.points) / Math.min(400, cloud.points));
+      return [...fixed.xyz.subarray(3 * i, 3 * i + 3)];
+    });
+    for (state.far = 0.8; state.far < 12; state.far *= 1.06) {
       const v = view();
       const inside = (p) => {
         const at = project(v, p);
-        return at && Math.abs(at[0] / canvas.width - 0.5) < 0.44 && Math.abs(at[1] / canvas.height - 0.5) < 0.42;
+        return at && Math.abs(at[0] / canvas.width - 0.5) < 0.45 && Math.abs(at[1] / canvas.height - 0.5) < 0.45;
       };
-      if (core.every(inside) && cloud.path.every(inside)) break;
+      if (some.filter(inside).length >= 0.9 * some.length && cloud.path.every(inside)) break;
     }
   }
 
@@ -217,9 +207,7 @@
     if (mode === "orbit") look(0.5, 0.34);
     if (mode === "top") look(0, 1.55);
     state.mode = mode === "camera" ? "camera" : "orbit";
-    for (const b of document.querySelectorAll("[data-view]")) {
-      b.setAttribute("aria-pressed", String(b.dataset.view === mode));
-    }
+    document.querySelectorAll("[data-view]").forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.view === mode)));
     request();
   }
 
@@ -240,9 +228,7 @@
     else turn(dx, dy);
     held.set(e.pointerId, [e.clientX, e.clientY]);
   });
-  for (const end of ["pointerup", "pointercancel"]) {
-    canvas.addEventListener(end, (e) => held.delete(e.pointerId));
-  }
+  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, (e) => held.delete(e.pointerId));
   canvas.addEventListener("contextmenu", (e) => e.preventDefault());
   canvas.addEventListener("wheel", (e) => {
     if (!e.ctrlKey && document.activeElement !== canvas) return; // the page scrolls on
@@ -256,10 +242,7 @@
     };
     if (keys[e.key]) { e.preventDefault(); keys[e.key](); }
   });
-  canvas.addEventListener("dblclick", () => choose("orbit"));
-  for (const b of document.querySelectorAll("[data-view]")) {
-    b.addEventListener("click", () => choose(b.dataset.view));
-  }
+  for (const b of document.querySelectorAll("[data-view]")) b.addEventListener("click", () => choose(b.dataset.view));
   document.addEventListener("frame", (e) => { state.frame = e.detail; request(); });
   new ResizeObserver(request).observe(canvas);
   draw(); // sets the size that the first look needs

@@ -159,7 +159,7 @@ def _thumbnail(row: Row) -> Html:
     if not picture.is_file():
         return el("div", class_="no-picture")
     uri = pictures.photo(pictures.fit(images.read_rgb(picture), THUMB_SIDE), THUMB_BYTES)
-    return el("img", src=uri, alt=f"the middle frame of {row.info.name}", decoding="async")
+    return el("img", src=uri, alt=f"the middle frame of {row.info.name}")
 
 
 def _facts(row: Row) -> str:

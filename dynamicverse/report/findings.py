@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dynamicverse.formats import (
     captions,
     fused,
@@ -65,6 +68,16 @@ class Findings:
         if self.info.rate is None:
             return f"frame {frame}"
         return f"frame {frame} · {self.info.times_s[frame]:.2f} s"
+
+    def up(self) -> NDArray[np.float64] | None:
+        """The vertical of the world (3,) as the captions state it."""
+        if self.captions is None:
+            return None
+        stated = self.captions.camera.facts.get("up_in_world")
+        if not isinstance(stated, list) or len(stated) != 3:
+            return None
+        vector = np.array([float(v) if isinstance(v, int | float) else 0.0 for v in stated])
+        return vector if np.linalg.norm(vector) > 0.5 else None
 
     def absence(self, stage: str) -> str:
         """Why there is nothing of a stage, in a plain sentence."""

@@ -38,16 +38,16 @@ def fit(image: NDArray[Pixel], side: int, nearest: bool = False) -> NDArray[Pixe
 
 
 def photo(rgb_HW3: Rgb, max_bytes: int) -> str:
-    """A WebP data URI of at most `max_bytes` picture bytes: less quality, then less size."""
+    """A JPEG data URI of at most `max_bytes` picture bytes: less quality, then less size."""
     picture = rgb_HW3
     while True:
         bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
         for quality in QUALITIES:
-            data = _encoded(".webp", bgr, [cv2.IMWRITE_WEBP_QUALITY, quality])
+            data = _encoded(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
             if len(data) <= max_bytes:
-                return _uri("webp", data)
+                return _uri("jpeg", data)
         if max(picture.shape[:2]) <= SMALLEST:
-            return _uri("webp", data)
+            return _uri("jpeg", data)
         picture = fit(picture, max(SMALLEST, int(max(picture.shape[:2]) * 0.7)))
 
 

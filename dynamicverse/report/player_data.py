@@ -114,10 +114,5 @@ def _spread(candidates: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 def _cloud(found: Findings, points: int) -> dict[str, Any] | None:
     if found.fused is None or found.poses is None:
         return None
-    up = None
-    if found.captions is not None:
-        stated = found.captions.camera.facts.get("up_in_world")
-        if isinstance(stated, list) and len(stated) == 3:
-            up = np.array([float(str(v)) for v in stated])
     size = (found.info.width, found.info.height)
-    return cloud.payload(found.fused, found.poses, found.frames, points, size, up)
+    return cloud.payload(found.fused, found.poses, found.frames, points, size, found.up())

@@ -30,7 +30,7 @@ TRAIL_TRACKS = 260
 
 
 def _picture(uri: str, alt: str, caption: str | None = None) -> Html:
-    image = el("img", src=uri, alt=alt, decoding="async")
+    image = el("img", src=uri, alt=alt)
     return el("figure", image, el("figcaption", caption) if caption else None)
 
 
@@ -137,7 +137,7 @@ def _planes(found: Findings, way_F3: Array) -> Html:
     to_stage, centre, scale = np.eye(3) * [1.0, -1.0, -1.0], np.zeros(3), 1.0
     dots_N3 = np.zeros((0, 3))
     if found.fused is not None and len(found.fused.static_points):
-        to_stage, centre, scale = stage_frame(found.fused, found.poses)
+        to_stage, centre, scale = stage_frame(found.fused, found.poses, found.up())
         step = max(1, len(found.fused.static_points) // MAX_DOTS)
         dots_N3 = (found.fused.static_points[::step].astype(np.float64) - centre) @ to_stage.T
         dots_N3 = dots_N3[(np.abs(dots_N3) < 2 * scale).all(1)]
@@ -204,7 +204,7 @@ def _segments(found: Findings) -> Html | None:
         el(
             "tr",
             el("td", f"{s.first_frame}–{s.last_frame}", class_="number"),
-            el("td", ", ".join(s.labels) or "no motion, or not recovered"),
+            el("td", ", ".join(s.labels) or "no motion"),
         )
         for s in segments[:40]
     ]

@@ -50,7 +50,7 @@ def stage_ends(s3: S3, root: str) -> dict[tuple[str, str], list[str]]:
 
 def assert_nothing_twice(s3: S3, root: str) -> None:
     for scene, outcomes in stage_ends(s3, root).items():
-        assert outcomes.count("done") == 1, (scene, outcomes)
+        assert outcomes.count("done") <= 1, (scene, outcomes)
 
 
 def running_pod(kube: Kube, workflow: str, stage: str) -> dict[str, Any]:

@@ -262,3 +262,17 @@ def test_irregular_times_give_the_true_rate():
 def test_every_label_is_in_the_vocabulary():
     for path in (trajectory((5, 20, -9), (0.3, 0.2, 0.4)), orbit(90), trajectory()):
         assert set(describe(path).labels) <= v.VOCABULARY
+
+
+def test_walking_with_a_lowered_camera_is_not_rising_and_not_rolling():
+    """Camera pitched 30° down, carried level, turned about the vertical (as people do)."""
+    frames = 90
+    c2w = np.tile(np.eye(4), (frames, 1, 1))
+    for i, yaw in enumerate(np.deg2rad(np.linspace(0, 70, frames))):
+        turn = Rotation.from_euler("y", yaw)
+        c2w[i, :3, :3] = (turn * Rotation.from_euler("x", -np.deg2rad(30))).as_matrix()
+        if i:
+            c2w[i, :3, 3] = c2w[i - 1, :3, 3] + turn.apply([0, 0, 0.4 * DEPTH / FPS])
+    motion = describe(with_poses(c2w))
+    assert primitives(motion) == {"pan-right", "dolly-in"}
+    assert motion.pitch_deg == pytest.approx(-30, abs=3)

@@ -13,7 +13,7 @@ from dynamicverse.backends.captioner import vocabulary as v
 from dynamicverse.backends.captioner.geometric import GeometricCaptioner
 from dynamicverse.config import load
 from dynamicverse.formats import captions as captions_file
-from dynamicverse.formats import masks, validate_artifact
+from dynamicverse.formats import masks, poses, validate_artifact
 from dynamicverse.stages import captions
 from dynamicverse.stages.base import StageContext
 
@@ -122,6 +122,19 @@ def test_rotation_only_says_what_cannot_be_seen(tmp_path):
     assert "parallax" in found.camera.text
     assert found.objects == []
     assert "Nothing was found to move" in found.scene.text
+
+
+def test_a_stretch_without_poses_has_no_segment(tmp_path):
+    clip = render(40, (48, 32), "dolly", 0, supersample=1)
+    scene = write_tree(tmp_path, clip, without=(*SLOW, "tracks"))
+    whole = poses.read(scene.poses)
+    lost = np.arange(40) >= 20
+    c2w_F44 = np.where(lost[:, None, None], np.nan, whole.c2w_F44)
+    poses.write(scene.poses, replace(whole, c2w_F44=c2w_F44, registered_F=~lost))
+    found, _ = caption(scene)
+    assert [(s.first_frame, s.last_frame) for s in found.camera.segments] == [(0, 19)]
+    assert "In 20 of 40 frames its path was not recovered." in found.camera.text
+    assert [s["pose_known"] for s in found.camera.facts["segments"]] == [True, False]
 
 
 def test_without_a_reconstruction_the_analysis_speaks(tmp_path, orbit):

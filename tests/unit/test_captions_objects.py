@@ -71,6 +71,17 @@ def test_shift_way_and_size():
     assert motion.against_background is None
 
 
+def test_a_turn_is_no_approach():
+    """Only the width shrinks: the object turned, nothing came closer or went away."""
+    masks = []
+    for i in range(20):
+        ids_HW = np.zeros((HEIGHT, WIDTH), np.uint8)
+        ids_HW[30:70, 80 : 130 - 2 * i] = 3
+        masks.append(ids_HW)
+    seen = observe(masks.__getitem__, 20, [3], lambda done, total: None)[3]
+    assert picture_motion(seen, None).size_ratio == 1.0
+
+
 def test_a_single_bad_mask_does_not_lengthen_the_path():
     centres = [(100.0, 50.0)] * 20
     centres[7] = (30.0, 50.0)

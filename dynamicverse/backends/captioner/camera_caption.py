@@ -98,6 +98,7 @@ def _from_motion(
             labels=[*s.labels, *(k for k in v.TRACKING if (k in _kinds_of(i, follows)))],
         )
         for i, s in enumerate(motion.segments)
+        if s.known  # an unknown stretch is left out: no label would say that nothing moves
     ]
     sentences = [
         _told(evidence, motion),

@@ -103,8 +103,8 @@ def _size(motion: PictureMotion) -> str:
     if ratio is None or 1 / GROWTH < ratio < GROWTH:
         return ""
     if ratio > 1:
-        return f"It grows to {ratio:.1f} times its size: it and the camera come closer."
-    return f"It shrinks to {ratio:.1f} of its size: it and the camera move apart."
+        return f"It grows to {ratio:.1f} times its size, as when it and the camera come closer."
+    return f"It shrinks to {ratio:.1f} of its size, as when it and the camera move apart."
 
 
 def _against_background(motion: PictureMotion) -> str:

@@ -111,8 +111,8 @@ class PictureMotion:
     """How an instance moves in the picture.
 
     start, end: centres as shares of width and height. shift: end − start.
-    way: length of its path, picture widths. size_ratio: linear size at the end over the
-    start; None where the object was never whole in view at both.
+    way: length of its path, picture widths. size_ratio: size at the end over the start, as
+    far as width and height agree; None where the object was hardly ever whole in view.
     against_background: its shift less that of the background behind it, in picture widths
     (x, y); None without tracks.
     """
@@ -158,12 +158,19 @@ def _smooth(path_n2: Array) -> Array:
 
 
 def _size_ratio(seen: Seen) -> float | None:
+    """The change that width and height of the box share: a turn changes one, distance both."""
     whole = np.flatnonzero(seen.whole())
     if len(whole) < 4:
         return None
     ends = max(2, round(ENDS * len(whole)))
-    size_n = np.sqrt(seen.area_n[whole])
-    return float(np.median(size_n[-ends:]) / np.median(size_n[:ends]))
+    x0, y0, x1, y1 = seen.box_n4[whole].T
+    ratios = [
+        float(np.median(side_n[-ends:]) / np.median(side_n[:ends]))
+        for side_n in (x1 - x0 + 1, y1 - y0 + 1)
+    ]
+    if min(ratios) > 1:
+        return min(ratios)
+    return max(ratios) if max(ratios) < 1 else 1.0
 
 
 def background_path(tracks: Tracks) -> Array:

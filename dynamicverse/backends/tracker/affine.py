@@ -61,13 +61,12 @@ def sample(image: Array, points_KP2: Array) -> Array:
     """Bilinear values (K,P); beyond the border the border value."""
     count, samples = points_KP2.shape[:2]
     values_KP = np.empty((count, samples), np.float32)
-    nothing = np.empty(0, np.float32)  # one map holds x and y
     for start in range(0, count, _MAX_ROWS):
         rows = slice(start, start + _MAX_ROWS)
-        values_KP[rows] = cv2.remap(
+        values_KP[rows] = cv2.remap(  # type: ignore[call-overload]  # one map holds x and y
             image,
             np.ascontiguousarray(points_KP2[rows], np.float32),
-            nothing,
+            None,
             cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REPLICATE,
         )

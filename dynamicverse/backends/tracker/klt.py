@@ -184,9 +184,7 @@ class _Clip:
         keep_L = _inside(live.points_L2, frame.grey) & (live.covered_L <= self._settings.max_gap)
         return live[keep_L]
 
-    def _compare(
-        self, live: _Live, frame: _Frame, stepped_L: Mask
-    ) -> Mask:
+    def _compare(self, live: _Live, frame: _Frame, stepped_L: Mask) -> Mask:
         """Align the tracks that made a good step with their templates; say which are seen."""
         points_L2, warp_L22, similarity_L = align(
             frame.smoothed, live.templates_L, live.points_L2, live.warp_L22, ITERATIONS
@@ -204,11 +202,11 @@ class _Clip:
         live.warp_L22 = np.where(aligned_L[:, None, None], warp_L22, live.warp_L22)
         here_L = align(frame.smoothed, live.templates_L, live.points_L2, live.warp_L22, 0)[2]
         live.similarity_L = np.where(near_border_L, live.similarity_L, here_L)
-        return stepped_L & (live.similarity_L >= SAME_POINT)
+        seen_L = stepped_L.copy()
+        seen_L &= live.similarity_L >= SAME_POINT
+        return seen_L
 
-    def _look_for(
-        self, live: _Live, frame: _Frame, rows: npt.NDArray[np.int64]
-    ) -> Mask:
+    def _look_for(self, live: _Live, frame: _Frame, rows: npt.NDArray[np.int64]) -> Mask:
         """Look for covered points around where their neighbours' motion puts them."""
         wanted, warp = live.templates_L[rows], live.warp_L22[rows]
         guess, rival = search(frame.smoothed, wanted, live.points_L2[rows], warp)
@@ -266,13 +264,13 @@ class _Clip:
 
 
 def _inside(points_K2: Points, image: Grey, border: int = BORDER) -> Mask:
-    height, width = image.shape
-    x, y = points_K2[:, 0], points_K2[:, 1]
-    return (x >= border) & (y >= border) & (x <= width - 1 - border) & (y <= height - 1 - border)
+    far_2 = np.array(image.shape[::-1], np.float32) - 1 - border
+    return np.asarray(((points_K2 >= border) & (points_K2 <= far_2)).all(axis=1))
 
 
 def _sane(warp_K22: npt.NDArray[np.float32]) -> Mask:
     """Warps that neither mirror nor zoom beyond belief."""
     determinant_K = np.linalg.det(warp_K22)
     stretch_K = np.linalg.norm(warp_K22, axis=(1, 2))  # of a pure zoom z: z * sqrt(2)
-    return (determinant_K > MAX_ZOOM**-2) & (stretch_K < MAX_ZOOM * 2**0.5)
+    sane_K: Mask = (determinant_K > MAX_ZOOM**-2) & (stretch_K < MAX_ZOOM * 2**0.5)
+    return sane_K

@@ -81,8 +81,8 @@ class CoarseFlow:
 
     def __call__(self, source: Grey, target: Grey) -> npt.NDArray[np.float32]:
         """Flow (h,w,2) between reduced images, in their pixels."""
-        flow: npt.NDArray[np.float32] = self._dis.calc(source, target, None)
-        return flow
+        flow = self._dis.calc(source, target, None)  # type: ignore[call-overload]
+        return np.asarray(flow, np.float32)
 
 
 def sample_flow(

@@ -35,7 +35,8 @@ def cells(points_K2: Points, size: tuple[int, int], side: float) -> npt.NDArray[
     columns, rows = _shape(size, side)
     column = np.clip(np.floor((points_K2[:, 0] + 0.5) / side).astype(np.int64), 0, columns - 1)
     row = np.clip(np.floor((points_K2[:, 1] + 0.5) / side).astype(np.int64), 0, rows - 1)
-    return row * columns + column
+    cell_K: npt.NDArray[np.int64] = row * columns + column
+    return cell_K
 
 
 def _shape(size: tuple[int, int], side: float) -> tuple[int, int]:

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Runs the end-to-end tests on a one-node cluster that a set of scripts brings up on this
+# machine (build-tools.sh, images.sh, up.sh, dns-up.sh, argo-up.sh, load-image, enter, down.sh).
+# Needs root. For any other cluster set KUBECONFIG and use `make e2e` with options of its own.
+#
+#   tests/e2e/local-cluster.sh [PYTEST-OPTION…]      CLUSTER_SCRIPTS=… PYTHON=… to choose others
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+scripts=$(realpath "${CLUSTER_SCRIPTS:-$root/../shared/cluster}")
+python=${PYTHON:-$root/.venv/bin/python}
+state=${CLUSTER_STATE:-${XDG_CACHE_HOME:-$HOME/.cache}/dynamicverse-cluster/state}
+work=$(mktemp -d)
+export CLUSTER_STATE=$state PATH="$(dirname "$python"):$PATH"
+
+# containers where the kernel refuses rlimits or cgroup v2
+export CONTAINERS_CONF=$work/containers.conf
+cat >"$CONTAINERS_CONF" <<'CONF'
+[containers]
+default_ulimits=["nofile=1024:1024","nproc=1024:1024"]
+[engine]
+runtime="runc"
+cgroup_manager="cgroupfs"
+CONF
+
+"$scripts/build-tools.sh"
+"$scripts/images.sh"
+podman image exists localhost/base:bookworm ||
+    podman load -q -i "${CLUSTER_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/dynamicverse-cluster/tools}/images/base.tar"
+
+# this machine's certificates and pip settings reach the build, and stay out of the images
+mounts=(-v /etc/ssl/certs:/etc/ssl/certs:ro)
+[ ! -f /etc/pip.conf ] || mounts+=(-v /etc/pip.conf:/etc/pip.conf:ro)
+start=$SECONDS
+"$python" "$here/build_images.py" build --base-image localhost/base:bookworm --torch cpu-test \
+    --archive "$work/images.tar" -- --network=host "${mounts[@]}"
+echo "images: $((SECONDS - start)) s"
+
+cleanup() {
+    "$scripts/down.sh" || true
+    rm -rf "$work"
+}
+trap cleanup EXIT
+start=$SECONDS
+FAKE_GPUS=4 "$scripts/up.sh"
+"$scripts/dns-up.sh"
+"$scripts/argo-up.sh"
+"$scripts/load-image" "$work/images.tar"
+rm "$work/images.tar"
+echo "cluster with images: $((SECONDS - start)) s"
+
+cat >"$work/restart-controller" <<SH
+#!/usr/bin/env bash
+set -euo pipefail
+. "$scripts/lib.sh"
+stop argo-controller 200
+"$scripts/argo-up.sh"
+SH
+chmod +x "$work/restart-controller"
+"$scripts/enter" "$python" -m pytest "$root/tests/e2e" -p no:cacheprovider \
+    --restart-controller-command "$work/restart-controller" \
+    --stop-kubelet-command "kill -STOP $(cat "$state/pid/kubelet")" \
+    --start-kubelet-command "kill -CONT $(cat "$state/pid/kubelet")" "$@"

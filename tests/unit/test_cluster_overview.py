@@ -1,0 +1,85 @@
+"""Progress, pace and cost: added up from settled shards and from ledgers still written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dynamicverse import config
+from dynamicverse.cluster import overview, settled
+from dynamicverse.cluster.overview import PoolCost
+from dynamicverse.cluster.summary import summarise
+from dynamicverse.curation.sources import Source
+from dynamicverse.runner import plan, status
+from dynamicverse.runner.ledger import Ledger, Outcome
+from dynamicverse.runner.plan import Run
+from dynamicverse.runner.store import Store
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Four scenes in two shards; ingest is through, keyframes has failed for one."""
+    sources = []
+    for name in "abcd":
+        (tmp_path / f"{name}.mp4").write_bytes(b"video")
+        sources.append((Source(str(tmp_path / f"{name}.mp4"), name, "video"), 10))
+    store = Store(str(tmp_path / "out"))
+    made = plan.create(store, "clips", config.load(), sources, shard_scenes=2)
+    add(made, "ingest", 0, a=Outcome.DONE, b=Outcome.DONE)
+    add(made, "ingest", 1, c=Outcome.DONE, d=Outcome.DONE)
+    add(made, "keyframes", 0, a=Outcome.DONE, b=Outcome.QUARANTINED)
+    return made
+
+
+def add(run: Run, stage: str, shard: int, **outcomes: Outcome) -> None:
+    with Ledger(run.store, run.folder, stage, shard) as ledger:
+        for name, outcome in outcomes.items():
+            reason = {"reason": "internal"} if outcome is Outcome.QUARANTINED else {}
+            ledger.add(name=name, outcome=outcome, seconds=3.0, load_seconds=0.6, frames=10,
+                       pool="any", **reason)  # fmt: skip
+
+
+def test_it_says_what_the_ledger_says(run: Run) -> None:
+    """The plain reading of every line is the oracle; the settled files must change nothing."""
+    expected = status.of_run(run)
+    for settle in (lambda: None, lambda: settled.record(run, "ingest", 1)):
+        settle()
+        found = overview.of_run(run, {}).status
+        assert [s.to_json() for s in found.stages] == [s.to_json() for s in expected.stages]
+        assert found.failures == expected.failures == {"internal": 1}
+        assert (found.scenes, found.updated) == (expected.scenes, expected.updated)
+
+
+def test_hours_and_money_by_pool(run: Run) -> None:
+    found = overview.of_run(run, {"any": 1000.0})
+    assert found.costs == [PoolCost("any", 0.006, 6.0)]
+    assert overview.of_run(run, {}).costs == [PoolCost("any", 0.006, None)]
+
+
+def test_settled_files_stand_for_their_ledgers(run: Run) -> None:
+    settled.record(run, "ingest", 0)
+    Path(f"{run.store.local}/{run.folder}/ledger/ingest/00000.jsonl").unlink()
+    (ingest, *_) = overview.of_run(run, {}).status.stages
+    assert ingest.outcomes == {"done": 4}
+
+
+def test_a_second_try_counts_once_and_costs_twice() -> None:
+    events = [
+        {"name": "a", "outcome": "done", "seconds": 2.0, "frames": 5, "time": "2026-01-02"},
+        {"name": "a", "outcome": "cached", "time": "2026-01-03"},
+        {"name": "b", "outcome": "quarantined", "seconds": 1.0, "reason": "empty", "time": "2026"},
+    ]
+    found = summarise(events)
+    assert found.outcomes == {"cached": 1, "quarantined": 1}
+    assert found.reasons == {"empty": 1}
+    assert (found.frames, found.durations, found.pool_seconds) == (5, [2.0], {"cpu": 3.0})
+    assert (found.first, found.last) == ("2026", "2026-01-03")
+
+
+def test_nothing_begun(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"video")
+    source = Source(str(tmp_path / "a.mp4"), "a", "video")
+    made = plan.create(Store(str(tmp_path / "out")), "clips", config.load(), [(source, 10)])
+    found = overview.of_run(made, {})
+    assert (found.scenes_per_hour, found.costs, found.status.complete) == (None, [], False)
