@@ -31,7 +31,6 @@ build/bikes.mp4: $(VENV)/core
 VIDEO ?= build/bikes.mp4
 demo: $(VENV)/core $(if $(filter build/bikes.mp4,$(VIDEO)),build/bikes.mp4)  ## run the pipeline on a real clip; VIDEO=my.mp4 for your own
 	$(BIN)/dynamicverse run "$(VIDEO)" --out "$(OUT)" --dataset demo --workers $(WORKERS)
-	@echo "overview: $(OUT)/demo/index.html"
 
 test: setup build/bikes.mp4  ## all tests: unit, integration on real clips, S3, browser
 	$(BIN)/python -m pytest

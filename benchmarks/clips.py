@@ -106,7 +106,7 @@ def run(clip: Clip, out: Path, workers: int) -> list[dict[str, object]]:
             "frames/s": round(found["frames_per_second"], 2),
             "objects": found["objects"],
             "registered": found["registered"],
-            "status": found["status"] or ("rejected" if not found["accepted"] else "failed"),
+            "status": "rejected" if found["rejected"] else found["status"] or "failed",
         }
         if found["registered"]:
             row["ATE %"], row["focal %"] = pose_error(scene, clip)

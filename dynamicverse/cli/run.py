@@ -95,15 +95,15 @@ def run(
     _exit_on_sigterm()
     with progress(planned.plan.sources * len(planned.plan.stages), quiet=json) as observer:
         counts = LocalRunner(planned, workers, observer)()
-    publish_index(planned.store, dataset)
+    index = publish_index(planned.store, dataset)
     summary = summarise(planned)
     if json:
         print_json({"run": planned.plan.run, "counts": dict(counts), **summary.to_json()})
     else:
         columns, rows = summary.table()
         print_table(columns, rows)
-        for line in summary.lines():
-            print(line)
+        print("\n".join(summary.lines()))
+        print(f"overview: {index}")
     if not summary.scenes:
         sys.exit(EXIT_BAD_INPUT)
 
@@ -146,7 +146,7 @@ def stage(
     opened = planning.open_run(run)
     sources = len(opened.shard(shard).sources)
     with scratch_folder(opened.store) as scratch, progress(sources, quiet=json) as observer:
-        worker = ShardWorker(opened, Workspace(opened.store, scratch), observer)
+        worker = ShardWorker(opened, Workspace(opened.store, scratch), observer, keep=False)
         counts = worker.execute(name, shard)
     if json:
         print_json({"stage": name, "shard": shard, "counts": dict(counts)})

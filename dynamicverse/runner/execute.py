@@ -104,10 +104,15 @@ class SceneReporter:
 
 
 class ShardWorker:
-    """Executes stages for the shards of one run, in one process."""
+    """Executes stages for the shards of one run, in one process.
 
-    def __init__(self, run: Run, workspace: Workspace, observer: Observer = silent) -> None:
-        self.run, self.workspace, self.observer = run, workspace, observer
+    keep: leave pulled and pushed files of a remote root in the workspace, for the next stage.
+    """
+
+    def __init__(
+        self, run: Run, workspace: Workspace, observer: Observer = silent, keep: bool = True
+    ) -> None:
+        self.run, self.workspace, self.observer, self.keep = run, workspace, observer, keep
         self.dataset = run.plan.dataset
 
     def execute(self, stage_name: str, shard_index: int) -> Counter[Outcome]:
@@ -361,6 +366,8 @@ class _SceneStage:
                 worker.quarantine(attempt, failure, self.shard, tries)
                 reporter.log(f"failed ({attempt.reason}): {attempt.message}")
             worker.write_log(scene, reporter.lines)
+            if not worker.keep:
+                worker.workspace.evict_scene(scene)
             return worker.finish(
                 attempt,
                 self.ledger,

@@ -151,6 +151,8 @@ class _Intake:
             worker.quarantine(attempt, failure, self.shard, tries)
         for scene in scenes:
             worker.write_log(scene, reporter.lines)
+            if not worker.keep:
+                worker.workspace.evict_scene(scene)
         return worker.finish(
             attempt,
             self.ledger,

@@ -138,15 +138,15 @@ class LocalRunner:
         code = child.process.exitcode
         died = f"signal {-code}" if code < 0 else f"exit code {code}"
         todo.appendleft(child.shard)
-        if child.busy is None:
-            raise DynamicVerseError(f"a worker process ended ({died}) before it began any work")
-        event = child.busy
+        event = child.busy or Event("start", "", f"shard {child.shard}")
         self._crashes[event.stage, event.name] += 1
         crashes = self._crashes[event.stage, event.name]
         message = f"the process died ({died}) while it worked on this scene"
         if code == -signal.SIGKILL:
             message += "; perhaps the machine ran out of memory"
         self.observer(Event("warning", event.stage, event.name, message=message))
+        if crashes >= MAX_CRASHES and not event.stage:
+            raise DynamicVerseError(f"worker processes end ({died}) before they begin any work")
         if crashes >= MAX_CRASHES:
             self._quarantine(event, child.shard, message, crashes)
 

@@ -13,12 +13,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dynamicverse.errors import ArtifactError, ConfigError, Reason, StorageError
 from dynamicverse.formats.atomic import atomic_path
+from dynamicverse.scene import Scene
 
 MAX_SMALL = 256 << 20  # plans, manifests, ledgers: never larger
 ATTEMPTS = 4
@@ -98,7 +99,8 @@ class Store:
             for directory, _, names in os.walk(top):
                 for name in names:
                     path = Path(directory) / name
-                    found[path.relative_to(self.local).as_posix()] = path.stat().st_size
+                    with suppress(FileNotFoundError):  # a temporary file may just vanish
+                        found[path.relative_to(self.local).as_posix()] = path.stat().st_size
             return found
         self.fs.invalidate_cache()
         try:
@@ -227,6 +229,14 @@ class Workspace:
             if self.remote:
                 (self.root / relative).unlink(missing_ok=True)
         self.store.delete(relatives)
+
+    def evict_scene(self, scene: Scene) -> None:
+        """Free what the scratch folder holds of one scene; a local root is left alone."""
+        if self.remote:
+            for folder in (scene.folder, scene.key_frames_folder):
+                prefix = folder.relative_to(self.root).as_posix() + "/"
+                self._digests = {k: v for k, v in self._digests.items() if not k.startswith(prefix)}
+                shutil.rmtree(folder, ignore_errors=True)
 
     def evict(self) -> None:
         """Free the scratch folder; a local root is left alone."""

@@ -12,8 +12,11 @@ from dynamicverse.formats.manifest import Manifest
 from dynamicverse.runner import quarantine, records
 from dynamicverse.runner.plan import Run
 from dynamicverse.runner.quarantine import Record
+from dynamicverse.runner.records import IngestedScene
 from dynamicverse.runner.store import Workspace
 from dynamicverse.scene import Scene
+
+MAX_REPORTS = 10
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class SceneSummary:
     frames: int
     seconds: float
     frames_per_second: float
-    accepted: bool
+    rejected: str  # the data filter's reasons, empty where it accepts
     objects: int | None
     registered: int | None
     status: str | None
@@ -55,17 +58,22 @@ class RunSummary:
                 round(s.frames_per_second, 2),
                 s.objects,
                 s.registered,
-                s.status if s.accepted else "rejected by the data filter",
+                "rejected by the data filter" if s.rejected else s.status,
             ]
             for s in self.scenes
         ]
         return columns, rows
 
     def lines(self) -> Iterator[str]:
-        """Where the reports are, and what failed."""
+        """Where the first reports are, what was rejected and what failed."""
+        reports = [scene.report for scene in self.scenes if scene.report]
+        for report in reports[:MAX_REPORTS]:
+            yield f"report: {report}"
+        if len(reports) > MAX_REPORTS:
+            yield f"… and {len(reports) - MAX_REPORTS} more"
         for scene in self.scenes:
-            if scene.report:
-                yield f"report: {scene.report}"
+            if scene.rejected:
+                yield f"rejected: {scene.name}: {scene.rejected}"
         for record in self.failed:
             yield f"failed: {record.name} at {record.stage} ({record.reason}): {record.message}"
 
@@ -73,18 +81,18 @@ class RunSummary:
 def summarise(run: Run) -> RunSummary:
     """Read the source records, manifests and quarantine records of a run."""
     store, dataset = run.store, run.plan.dataset
-    names: list[str] = []
+    ingested: list[IngestedScene] = []
     sources = [s for i in range(run.plan.shards) for s in run.shard(i).sources]
     for source in sources:
         record = records.source_record(store, dataset, source.name)
-        names += [s.name for s in record.scenes] if record else []
-    wanted = {*names, *(s.name for s in sources)}
+        ingested += record.scenes if record else []
+    wanted = {s.name for s in ingested} | {s.name for s in sources}
     failed = [r for r in quarantine.records(store, dataset) if r.name in wanted]
-    return RunSummary([_scene(run, name) for name in names], failed)
+    return RunSummary([_scene(run, scene) for scene in ingested], failed)
 
 
-def _scene(run: Run, name: str) -> SceneSummary:
-    store = run.store
+def _scene(run: Run, ingested: IngestedScene) -> SceneSummary:
+    name, frames, store = ingested.name, ingested.frames, run.store
     with tempfile.TemporaryDirectory() as scratch:
         workspace = Workspace(store, Path(scratch))
         scene = Scene(workspace.root, run.plan.dataset, name)
@@ -94,7 +102,6 @@ def _scene(run: Run, name: str) -> SceneSummary:
             if (manifest := records.manifest(workspace, scene, stage))
         }
     seconds = sum(m.seconds for m in found.values())
-    frames = found["ingest"].frames if "ingest" in found else 0
     report = None
     if "report" in found:
         relative = scene.report.relative_to(scene.root).as_posix()
@@ -104,13 +111,13 @@ def _scene(run: Run, name: str) -> SceneSummary:
         frames=frames,
         seconds=seconds,
         frames_per_second=frames / seconds if seconds else 0.0,
-        accepted=bool(_fact(found, "ingest", "accepted", True)),
-        objects=_fact(found, "segmentation", "objects", None),
-        registered=_fact(found, "reconstruction", "registered", None),
-        status=_fact(found, "reconstruction", "status", None),
+        rejected="" if ingested.accepted else "; ".join(ingested.reasons),
+        objects=_fact(found, "segmentation", "objects"),
+        registered=_fact(found, "reconstruction", "registered"),
+        status=_fact(found, "reconstruction", "status"),
         report=report,
     )
 
 
-def _fact(found: dict[str, Manifest], stage: str, name: str, default: Any) -> Any:
-    return found[stage].facts.get(name, default) if stage in found else default
+def _fact(found: dict[str, Manifest], stage: str, name: str) -> Any:
+    return found[stage].facts.get(name) if stage in found else None

@@ -44,19 +44,29 @@ trap cleanup EXIT
 start=$SECONDS
 FAKE_GPUS=4 "$scripts/up.sh"
 "$scripts/dns-up.sh"
+cat >"$work/start-controller" <<SH
+#!/usr/bin/env bash
+# the controller, told to run nothing but installed templates
+set -euo pipefail
 "$scripts/argo-up.sh"
+map=workflow-controller-configmap
+"$scripts/kubectl" -n argo get configmap \$map -o jsonpath='{.data.config}' >"$work/config"
+echo 'workflowRestrictions: {templateReferencing: Strict}' >>"$work/config"
+"$scripts/kubectl" -n argo create configmap \$map --from-file=config="$work/config" \
+    --dry-run=client -o yaml | "$scripts/enter" kubectl apply -f - >/dev/null
+SH
+cat >"$work/restart-controller" <<SH
+#!/usr/bin/env bash
+set -euo pipefail
+(. "$scripts/lib.sh"; stop argo-controller 200)
+"$work/start-controller"
+SH
+chmod +x "$work"/*-controller
+"$work/start-controller"
 "$scripts/load-image" "$work/images.tar"
 rm "$work/images.tar"
 echo "cluster with images: $((SECONDS - start)) s"
 
-cat >"$work/restart-controller" <<SH
-#!/usr/bin/env bash
-set -euo pipefail
-. "$scripts/lib.sh"
-stop argo-controller 200
-"$scripts/argo-up.sh"
-SH
-chmod +x "$work/restart-controller"
 "$scripts/enter" "$python" -m pytest "$root/tests/e2e" -p no:cacheprovider \
     --restart-controller-command "$work/restart-controller" \
     --stop-kubelet-command "kill -STOP $(cat "$state/pid/kubelet")" \

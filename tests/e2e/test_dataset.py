@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from harness import S3, Kube, Workflow
+from harness import S3, Kube, Workflow, wait_for
 from program import digests, dynamicverse
 
 from dynamicverse import stages
@@ -131,3 +131,20 @@ def test_submit_command(finished: Workflow, kube: Kube, source: str) -> None:
     )  # fmt: skip
     assert done.code == 0, done.out + done.err
     assert [state["phase"] for state in done.json()] == ["Succeeded"]
+
+
+def test_a_controller_in_strict_mode_refuses_other_workflows(kube: Kube) -> None:
+    """The rest of this suite has then shown that the shipped templates need nothing more."""
+    container = {"name": "main", "image": "any", "command": ["true"]}
+    kube.apply({
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": "foreign"},
+        "spec": {"entrypoint": "main", "templates": [{"name": "main", "container": container}]},
+    })  # fmt: skip
+    try:
+        wait_for("a refusal", lambda: kube.workflow("foreign").get("status", {}).get("phase"), 30)
+        foreign = kube.workflow("foreign")["status"]
+        if foreign["phase"] != "Error":
+            pytest.skip("this cluster's controller does not set templateReferencing: Strict")
+        assert "must use workflowTemplateRef" in foreign["message"]
+    finally:
+        kube.kubectl("delete", "workflow", "foreign")

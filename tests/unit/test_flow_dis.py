@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pytest
+from moving_clips import moved, shift, texture, true_flow, turn
 
 from dynamicverse import backends
 from dynamicverse.backends.flow.consistency import consistency
@@ -15,61 +15,33 @@ from dynamicverse.config import KeyframesConfig
 H, W = 120, 200
 
 
-def texture(seed: int = 0, height: int = H, width: int = W) -> npt.NDArray[np.uint8]:
-    noise = np.random.default_rng(seed).normal(size=(height, width)).astype(np.float32)
-    smooth = cv2.GaussianBlur(noise, (0, 0), 2.0)
-    grey = np.clip(128 + 50 * smooth / max(smooth.std(), 1e-3), 0, 255).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=2)
-
-
-def moved(
-    image: npt.NDArray[np.uint8], homography: npt.NDArray[np.float64]
-) -> npt.NDArray[np.uint8]:
-    """The image in which pixel x of the first is seen at homography(x)."""
-    size = (image.shape[1], image.shape[0])
-    return cv2.warpPerspective(
-        image, homography, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
-    )
-
-
-def true_flow(homography: npt.NDArray[np.float64], height: int = H, width: int = W):
-    y, x = np.mgrid[:height, :width].astype(np.float64)
-    target = np.stack([x, y, np.ones_like(x)], axis=-1) @ homography.T
-    return target[..., :2] / target[..., 2:] - np.stack([x, y], axis=-1)
-
-
-def one_pair(first, second):
+def one_pair(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     pairs = list(DisFlow(KeyframesConfig()).stream(iter([first, second])))
     assert len(pairs) == 1
     return pairs[0]
 
 
-def end_point_error(flow, truth, margin: int):
+def end_point_error(flow: np.ndarray, truth: np.ndarray, margin: int) -> np.ndarray:
     inner = (slice(margin, -margin), slice(margin, -margin))
     return np.linalg.norm(flow[inner] - truth[inner], axis=-1)
 
 
-@pytest.mark.parametrize("shift", [(0.0, 0.0), (5.3, -2.7), (-19.0, 8.5)])
-def test_translation_is_found_in_both_directions(shift: tuple[float, float]) -> None:
-    homography = np.array([[1, 0, shift[0]], [0, 1, shift[1]], [0, 0, 1.0]])
+@pytest.mark.parametrize("motion", [(0.0, 0.0), (5.3, -2.7), (-19.0, 8.5)])
+def test_translation_is_found_in_both_directions(motion: tuple[float, float]) -> None:
     first = texture()
-    forward, backward = one_pair(first, moved(first, homography))
+    forward, backward = one_pair(first, moved(first, shift(*motion)))
     assert forward.shape == backward.shape == (H, W, 2)
     assert forward.dtype == backward.dtype == np.float32
-    assert end_point_error(forward, np.broadcast_to(shift, (H, W, 2)), 25).mean() < 0.1
-    assert end_point_error(backward, -np.broadcast_to(shift, (H, W, 2)), 25).mean() < 0.1
+    assert end_point_error(forward, np.broadcast_to(motion, (H, W, 2)), 25).mean() < 0.1
+    assert end_point_error(backward, -np.broadcast_to(motion, (H, W, 2)), 25).mean() < 0.1
 
 
 def test_zoom_and_rotation_are_found() -> None:
-    angle, zoom = np.radians(3.0), 1.04
-    rotation = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    centre = np.array([W / 2, H / 2])
-    homography = np.eye(3)
-    homography[:2, :2], homography[:2, 2] = rotation, centre - rotation @ centre
+    homography = turn(3.0, 1.04, (W / 2, H / 2))
     first = texture(3)
     forward, backward = one_pair(first, moved(first, homography))
-    assert end_point_error(forward, true_flow(homography), 15).mean() < 0.15
-    assert end_point_error(backward, true_flow(np.linalg.inv(homography)), 15).mean() < 0.15
+    assert end_point_error(forward, true_flow(homography, H, W), 15).mean() < 0.15
+    assert end_point_error(backward, true_flow(np.linalg.inv(homography), H, W), 15).mean() < 0.15
 
 
 def test_stream_gives_a_pair_for_every_two_neighbours_in_order() -> None:
@@ -78,7 +50,7 @@ def test_stream_gives_a_pair_for_every_two_neighbours_in_order() -> None:
     frames, total = [first], 0.0
     for step in steps:
         total += step
-        frames.append(moved(first, np.array([[1, 0, total], [0, 1, 0], [0, 0, 1.0]])))
+        frames.append(moved(first, shift(total, 0)))
     pairs = list(DisFlow(KeyframesConfig()).stream(iter(frames)))
     found = [np.median(forward[20:-20, 40:-40, 0]) for forward, _ in pairs]
     assert found == pytest.approx(steps, abs=0.1)
@@ -116,7 +88,7 @@ def test_backend_is_registered() -> None:
     assert backends.info("flow", "dis").weights == ""
 
 
-def constant(x: float, y: float, height: int = 40, width: int = 50):
+def constant(x: float, y: float, height: int = 40, width: int = 50) -> np.ndarray:
     return np.broadcast_to(np.array([x, y], np.float32), (height, width, 2)).copy()
 
 
