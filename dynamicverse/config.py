@@ -131,7 +131,7 @@ class DenseConfig(Section):
     work_size: int = Field(320, ge=32, description="longer side of the matched pictures, px")
     neighbours: int = Field(6, ge=1, le=16, description="frames that a frame is matched with")
     reach: int = Field(16, ge=1, le=64, description="neighbours are so many frames away at most")
-    hypotheses: int = Field(96, ge=16, le=192, description="at most so many depths are tried")
+    hypotheses: int = Field(64, ge=16, le=192, description="at most so many depths are tried")
     agree: int = Field(2, ge=1, le=16, description="other views that must confirm a depth")
     fill: int = Field(0, ge=0, description="fill holes up to so many px from known depth")
 
@@ -145,10 +145,38 @@ class FuseConfig(Section):
     edge_share: float = Field(0.05, ge=0, lt=1, description="drop the steepest depth edges")
 
 
+class CamerasConfig(Section):
+    """Cameras and static points from tracks."""
+
+    focal: float = Field(
+        1.0,
+        gt=0.1,
+        lt=20,
+        description="focal length / longer side of the picture that is expected, and assumed "
+        "where it cannot be estimated",
+    )
+    focal_sigma: float = Field(0.7, gt=0, description="how far off that may be, in log f")
+    inlier_px: float = Field(3.0, gt=0, description="reprojection error of an inlier, at most")
+    loss_px: float = Field(1.0, gt=0, description="scale of the robust loss")
+    min_angle: float = Field(
+        1.0, gt=0, description="triangulation angle of a point of known depth, degrees"
+    )
+    tracks_per_frame: int = Field(
+        600, ge=50, description="tracks that the cameras are solved from; others only get points"
+    )
+    max_frames: int = Field(
+        240,
+        ge=2,
+        description="adjust at most so many frames together; in a longer clip these are "
+        "keyframes, and the others are fitted to their points",
+    )
+
+
 class ReconstructionConfig(Section):
     """dynamicBA: cameras, structure, moving points, dense depth, fusion."""
 
     opt_intrinsics: bool = Field(True, description="estimate the focal length")
+    cameras: CamerasConfig = CamerasConfig()
     dense: DenseConfig = DenseConfig()
     fuse: FuseConfig = FuseConfig()
 

@@ -250,8 +250,8 @@ def _shade(
         if len(on):
             colour_N3[on] = _texture(box, local_N3[on])
     image = colour_N3.reshape(height * supersample, width * supersample, 3)
-    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return np.clip(np.rint(small), 0, 255).astype(np.uint8)
 
 
 def _texture(box: Box, local_N3: np.ndarray) -> np.ndarray:
@@ -272,7 +272,8 @@ def _texture(box: Box, local_N3: np.ndarray) -> np.ndarray:
             box.texture, maps[0][part], maps[1][part], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
         )
         out[part] = sampled.reshape(-1, 3)
-    return out * np.array([0.8, 0.95, 0.7, 1.0, 0.9, 0.85], np.float32)[face_N][:, None]
+    light = np.array([0.8, 0.95, 0.7, 1.0, 0.9, 0.85], np.float32)
+    return np.asarray(out * light[face_N][:, None])
 
 
 def _make_texture(rng: np.random.Generator) -> np.ndarray:
@@ -298,16 +299,20 @@ def _pose(position_3: np.ndarray, yaw: float = 0.0) -> np.ndarray:
     return pose
 
 
+def _always(pose: np.ndarray) -> Callable[[float], np.ndarray]:
+    return lambda frame: pose
+
+
 def _scene(objects: int, seed: int) -> list[Box]:
     rng = np.random.default_rng(seed)
     room = _pose(np.array([0.0, (FLOOR + CEILING) / 2, 2.5]))
     half = np.array([4.0, (FLOOR - CEILING) / 2, 5.5])
-    boxes = [Box(half, lambda frame: room, _make_texture(rng), inside=True)]
+    boxes = [Box(half, _always(room), _make_texture(rng), inside=True)]
     for x, z in ((-2.4, 4.2), (-0.7, 6.2), (1.2, 5.0), (2.8, 3.6), (0.3, 7.3)):
         half = rng.uniform((0.25, 0.3, 0.25), (0.6, 1.0, 0.6))
-        place = np.array([x, FLOOR - half[1], z]) + [rng.uniform(-0.2, 0.2), 0, 0]
+        place = np.array([x + rng.uniform(-0.2, 0.2), FLOOR - half[1], z])
         pose = _pose(place, rng.uniform(-0.6, 0.6))
-        boxes.append(Box(half, lambda frame, pose=pose: pose, _make_texture(rng)))
+        boxes.append(Box(half, _always(pose), _make_texture(rng)))
     for index in range(objects):
         boxes.append(_moving_box(index, rng))
     return boxes
@@ -322,7 +327,7 @@ def _moving_box(index: int, rng: np.random.Generator) -> Box:
     def o2w(frame: float) -> np.ndarray:
         u = frame / FRAMES_PER_UNIT
         way = direction * 0.9 * np.sin(0.9 * u + phase)
-        return _pose(start + [way, 0, 0.3 * np.sin(0.7 * u)], turn * u)
+        return _pose(start + np.array([way, 0, 0.3 * np.sin(0.7 * u)]), turn * u)
 
     return Box(half, o2w, _make_texture(rng), index + 1)
 

@@ -51,9 +51,10 @@ def is_remote(url: str) -> bool:
     return "://" in url
 
 
-def local_path(url: str) -> Path:
+def local_path(url: str, base: str) -> str:
     """The absolute path of a local input (`file://` is taken off; `..` is resolved)."""
-    return Path(os.path.abspath(os.path.expanduser(url.removeprefix("file://"))))
+    path = os.path.expanduser(url.removeprefix("file://"))
+    return os.path.normpath(os.path.join(base, path))
 
 
 def scan(folder: Path) -> Listing:

@@ -61,7 +61,7 @@ def discover(inputs: list[str]) -> tuple[list[Source], list[str]]:
     sources: dict[str, Source] = {}
     ignored: list[str] = []
     for text in inputs:
-        for source in _expand(text, ignored, Path.cwd(), lists=True):
+        for source in _expand(text, ignored, os.getcwd(), lists=True):
             other = sources.setdefault(source.name, source)
             if other.url != source.url:
                 raise InputError(
@@ -150,19 +150,20 @@ def fetch(source: Source, target: Path) -> tuple[Path, int]:
     return (local[0] if source.kind == "video" else folder), sum(p.stat().st_size for p in local)
 
 
-def _expand(text: str, ignored: list[str], base: Path, lists: bool) -> Iterator[Source]:
+def _expand(text: str, ignored: list[str], base: str, lists: bool) -> Iterator[Source]:
     """The sources that one input, or one line of a list, stands for."""
     remote = is_remote(text) and not text.startswith("file://")
     if not remote:
-        text = str(local_path(str(base / text) if not text.startswith(("~", "file:")) else text))
+        text = local_path(text, base)
     suffix = os.path.splitext(text)[1].lower()
     if is_video(os.path.basename(text)) and not _is_pattern(text, remote):
         if not remote and lists and not os.path.lexists(text):
             raise InputError(f"{text}: no such file", Reason.UNREADABLE)
         yield _video(text)
     elif suffix in (".txt", ".jsonl") and lists:
+        folder = base if remote else os.path.dirname(text)
         for line in _lines(text, remote):
-            yield from _expand(line, ignored, base if remote else Path(text).parent, lists=False)
+            yield from _expand(line, ignored, folder, lists=False)
     elif _is_pattern(text, remote):
         yield from _matches(text, remote, ignored)
     elif is_picture(os.path.basename(text)):

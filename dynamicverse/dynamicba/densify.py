@@ -1,8 +1,8 @@
 """Dense depth of the static scene: plane sweep, then agreement between views.
 
 Passes over the registered frames, each with flat memory: `match` searches the depth of every
-frame at working resolution, `agree` keeps of one frame what others confirm. What nobody confirms
-stays unknown (0), and so do moving objects.
+frame at working resolution, `confirm` keeps of a frame what others agree with. What nobody
+confirms stays unknown (0), and so do moving objects.
 """
 
 from __future__ import annotations
@@ -96,21 +96,26 @@ class Densifier:
 
     def match(self, views: Sequence[View], progress: Callable[[int, int], None]) -> None:
         """First pass: search the depth of every view, on all cores."""
-        workers = min(MAX_WORKERS, len(os.sched_getaffinity(0)))
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(min(MAX_WORKERS, len(os.sched_getaffinity(0)))) as pool:
             for done, _ in enumerate(pool.map(self._match, views)):
                 progress(done + 1, len(views))
         self._picture.cache_clear()
 
-    def agree(self, view: View) -> tuple[Floats32, Floats32]:
-        """Second pass: depth and confidence (h,w) at working resolution, 0 = unknown."""
+    def confirm(self, view: View) -> Floats32:
+        """Second pass: keep what other views agree with; the depth (h,w), 0 = unknown."""
         others = [self._found(frame) for frame in view.neighbours]
         minimum = min(self._settings.agree, max(1, len(others)))
         depth_hw, confidence_hw = agree(self._found(view.frame), others, minimum)
         if self._settings.fill:
             allowed_hw = self._static(view.frame) > 0
             _fill(depth_hw, confidence_hw, allowed_hw, self._settings.fill, self.size)
-        return depth_hw, confidence_hw
+        np.savez(self._confirmed(view.frame), depth=depth_hw, confidence=confidence_hw)
+        return depth_hw
+
+    def confirmed(self, frame: int) -> tuple[Floats32, Floats32]:
+        """What `confirm` found: depth and confidence (h,w) at working resolution."""
+        with np.load(self._confirmed(frame), allow_pickle=False) as stored:
+            return stored["depth"], stored["confidence"]
 
     def small_ids(self, frame: int) -> Bytes:
         """Instance ids (h,w) at working resolution."""
@@ -128,7 +133,10 @@ class Densifier:
         np.savez(self._path(view.frame), inverse=inverse_hw, distinct=distinct_hw, step=step)
 
     def _path(self, frame: int) -> Path:
-        return self._scratch / f"{frame:06d}.npz"
+        return self._scratch / f"matched_{frame:06d}.npz"
+
+    def _confirmed(self, frame: int) -> Path:
+        return self._scratch / f"confirmed_{frame:06d}.npz"
 
     def _load_found(self, frame: int) -> DepthView:
         with np.load(self._path(frame), allow_pickle=False) as stored:

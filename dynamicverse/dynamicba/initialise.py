@@ -1,18 +1,19 @@
 """How a reconstruction starts: which pair of keyframes, and which focal length.
 
 Every hypothesis (focal length × initial pair) is grown over a few neighbouring keyframes and
-adjusted with the focal length free; the one that explains most observations is kept.
+adjusted with the focal length free; the ones that explain most observations come first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from dynamicverse.dynamicba.blocks import Floats, Indices, Observations
+from dynamicverse.dynamicba.blocks import Indices, Observations
 from dynamicverse.dynamicba.graph import TrackGraph
+from dynamicverse.dynamicba.incremental import grow
 from dynamicverse.dynamicba.mapping import Map, Tolerances
 from dynamicverse.dynamicba.solver import FocalPrior
 from dynamicverse.geometry.projection import bearings, intrinsics
@@ -22,23 +23,60 @@ from dynamicverse.geometry.two_view import (
     estimate_rotation,
 )
 
-PAIR_REACH = 12  # keyframes between the two of an initial pair, at most
-PAIR_TRACKS = 40  # tracks an initial pair needs
-WANTED_PARALLAX = 0.02  # of the long side: more parallax does not make a pair better
+FIRST_FRAMES = 24  # keyframes that are tried as the first of a pair
+PAIR_REACH = 8  # keyframes between the two of a pair, at most
+PAIR_TRACKS = 30  # tracks a pair needs
+PAIRS = 8  # pairs whose relative pose is estimated for every focal length
+STARTS = 2  # pairs that are grown for every focal length
+NEIGHBOURS = 7  # keyframes a hypothesis is grown to
+WANTED_PARALLAX = 0.02  # of the longer side: more does not make a pair better
 WANTED_ANGLE = np.radians(2.0)
-LOCAL_WINDOW = 8
+EPIPOLAR_SHARE = 0.5  # of the inlier threshold, for two views
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An initial pair: frames, tracks and the relative pose for one focal length."""
+    """An initial pair: frames, and the relative pose for one focal length."""
 
     i: int
     j: int
-    track_K: Indices
     pose: RelativePose
     focal: float
     score: float
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A small map and the share of the observations of its frames that it explains."""
+
+    world: Map
+    frames: Indices
+    explained: float
+
+
+def hypotheses(
+    graph: TrackGraph,
+    keyframes: Indices,
+    observations: Observations,
+    focals: Sequence[float],
+    prior: FocalPrior | None,
+    tolerances: Tolerances,
+) -> list[Hypothesis]:
+    """Maps of a few keyframes, best first; empty if no pair has parallax and enough tracks.
+
+    focals: px, where the search starts. prior: None keeps the focal length of the hypothesis.
+    """
+    middle = float(np.exp(np.mean(np.log(focals))))
+    pairs = spread(parallax_pairs(graph, keyframes, middle), PAIRS)
+    found = []
+    for focal in focals:
+        threshold = EPIPOLAR_SHARE * tolerances.inlier_px
+        started = [start_pair(graph, i, j, focal, threshold) for i, j in pairs]
+        best = sorted((pair for pair in started if pair), key=lambda pair: -pair.score)
+        for pair in best[:STARTS]:
+            found.append(_develop(graph, keyframes, observations, pair, prior, tolerances))
+    found = [h for h in found if h.world.registered_F.sum() >= min(3, len(keyframes))]
+    return sorted(found, key=lambda hypothesis: -hypothesis.explained)
 
 
 def parallax_pairs(graph: TrackGraph, keyframes: Indices, focal: float) -> list[tuple[int, int]]:
@@ -46,9 +84,11 @@ def parallax_pairs(graph: TrackGraph, keyframes: Indices, focal: float) -> list[
     K = intrinsics(focal, (0.0, 0.0))
     wanted = WANTED_PARALLAX * max(graph.size)
     scored = []
-    for a, i in enumerate(keyframes):
+    last = max(len(keyframes) - 2, 0)
+    for a in np.unique(np.linspace(0, last, FIRST_FRAMES).astype(int)):
+        i = int(keyframes[a])
         for j in keyframes[a + 1 : a + 1 + PAIR_REACH]:
-            matches = graph.matches(int(i), int(j))
+            matches = graph.matches(i, int(j))
             count = len(matches.track_K)
             if count < PAIR_TRACKS:
                 break
@@ -56,16 +96,16 @@ def parallax_pairs(graph: TrackGraph, keyframes: Indices, focal: float) -> list[
                 bearings(matches.first_K2, K), bearings(matches.second_K2, K), trials=16
             )
             parallax = float(np.percentile(angle, 60)) * focal
-            scored.append((count * min(1.0, parallax / wanted), int(i), int(j)))
+            scored.append((count * min(1.0, parallax / wanted), i, int(j)))
     scored.sort(key=lambda entry: -entry[0])
     return [(i, j) for _, i, j in scored]
 
 
-def spread(pairs: Iterable[tuple[int, int]], count: int, apart: int) -> list[tuple[int, int]]:
-    """The first `count` pairs whose first frames are at least `apart` frames from each other."""
+def spread(pairs: Iterable[tuple[int, int]], count: int) -> list[tuple[int, int]]:
+    """The first `count` pairs, at most two with the same first frame."""
     chosen: list[tuple[int, int]] = []
     for i, j in pairs:
-        if all(abs(i - k) >= apart for k, _ in chosen):
+        if sum(i == k for k, _ in chosen) < 2:
             chosen.append((i, j))
             if len(chosen) == count:
                 break
@@ -81,58 +121,40 @@ def start_pair(graph: TrackGraph, i: int, j: int, focal: float, threshold: float
     if pose is None:
         return None
     weight = np.minimum(pose.angle_N[pose.inlier_N] / WANTED_ANGLE, 1.0)
-    return Pair(i, j, matches.track_K, pose, focal, float(weight.sum()))
+    return Pair(i, j, pose, focal, float(weight.sum()))
 
 
-def begin(observations: Observations, graph: TrackGraph, pair: Pair, tol: Tolerances) -> Map:
+def begin(
+    observations: Observations, frames: int, tracks: int, pair: Pair, tolerances: Tolerances
+) -> Map:
     """A map of the two cameras of a pair."""
-    new = Map(observations, graph.frames, graph.tracks, pair.focal, tol)
-    new.place(pair.i, np.eye(3), np.zeros(3))
-    new.place(pair.j, pair.pose.R, pair.pose.t)
-    new.reference = pair.i
-    new.triangulate()
-    new.adjust(None, 10)
-    new.classify()
-    new.triangulate()
-    return new
+    world = Map(observations, frames, tracks, pair.focal, tolerances)
+    world.place(pair.i, np.eye(3), np.zeros(3))
+    world.place(pair.j, pair.pose.R, pair.pose.t)
+    world.reference = pair.i
+    world.triangulate()
+    world.adjust(None, 10)
+    world.classify()
+    world.triangulate()
+    return world
 
 
-def grow(world: Map, keyframes: Indices, limit: int, share: float) -> list[int]:
-    """Register keyframes, best seen first, until `limit` are; returns those that failed."""
-    failed: list[int] = []
-    while world.registered_F.sum() < limit:
-        waiting = [int(k) for k in keyframes if not world.registered_F[k] and k not in failed]
-        if not waiting:
-            break
-        seen = [len(world.visible_points(k)) for k in waiting]
-        frame = waiting[int(np.argmax(seen))]
-        if not max(seen) or not world.register(frame, nearby_poses(world, frame), share):
-            failed.append(frame)
-            continue
-        failed.clear()
-        world.triangulate(frame)
-        world.adjust_around(frame, LOCAL_WINDOW)
-    return failed
-
-
-def nearby_poses(world: Map, frame: int) -> list[tuple[Floats, Floats]]:
-    """Guesses for a frame: the pose of the nearest registered frame."""
-    registered = np.flatnonzero(world.registered_F)
-    nearest = int(registered[np.argmin(np.abs(registered - frame))])
-    return [(world.structure.R_F33[nearest], world.structure.t_F3[nearest])]
-
-
-def neighbourhood(keyframes: Indices, pair: Pair, count: int) -> Indices:
-    """The `count` keyframes around a pair."""
-    middle = (pair.i + pair.j) / 2
-    near = np.argsort(np.abs(keyframes - middle), kind="stable")[:count]
-    near = np.union1d(keyframes[near], [pair.i, pair.j])
-    return np.asarray(near, np.int64)
-
-
-def explained(world: Map, frames: Indices) -> float:
-    """Cauchy-weighted count of the observations of the frames that the map explains."""
-    inside = np.isin(world.observations.frame_M, frames)
-    index = np.flatnonzero(inside & world.inlier_M)
-    error = world._errors(index)
-    return float(np.sum(1.0 / (1.0 + (error / world.tolerances.loss_px) ** 2)))
+def _develop(
+    graph: TrackGraph,
+    keyframes: Indices,
+    observations: Observations,
+    pair: Pair,
+    prior: FocalPrior | None,
+    tolerances: Tolerances,
+) -> Hypothesis:
+    """Grow a pair over the keyframes around it and adjust with the focal length free."""
+    world = begin(observations, graph.frames, graph.tracks, pair, tolerances)
+    distance = np.abs(keyframes - (pair.i + pair.j) / 2)
+    near = keyframes[np.argsort(distance, kind="stable")[:NEIGHBOURS]]
+    frames = np.union1d(near, [pair.i, pair.j])
+    grow(world, frames, len(frames))
+    for _ in range(2):
+        world.adjust(prior)
+        world.classify()
+        world.triangulate()
+    return Hypothesis(world, frames, world.explained(frames))

@@ -58,9 +58,7 @@ def project(R_33W: Tensor, t_3W: Tensor, points_3P: Tensor) -> Projection:
 
 def residuals(projection: Projection, focal: Tensor, xy_2PW: Tensor) -> Tensor:
     """Projected minus observed pixels (2, P, W)."""
-    return torch.stack(
-        (projection.a_PW * focal - xy_2PW[0], projection.b_PW * focal - xy_2PW[1])
-    )
+    return torch.stack((projection.a_PW * focal - xy_2PW[0], projection.b_PW * focal - xy_2PW[1]))
 
 
 def derivatives(
@@ -101,4 +99,3 @@ def perturb(R_F33: Tensor, t_F3: Tensor, step_F6: Tensor) -> tuple[Tensor, Tenso
     ).reshape(-1, 3, 3)
     rotation = torch.linalg.matrix_exp(skew)
     return rotation @ R_F33, (rotation @ t_F3[:, :, None])[:, :, 0] + step_F6[:, 3:]
-

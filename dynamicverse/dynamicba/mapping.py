@@ -82,9 +82,26 @@ class Map:
         index = self._of_frame[frame]
         return index[self.known_N[self.observations.point_M[index]]]
 
+    @property
+    def trusted_N(self) -> Mask:
+        """Tracks whose point has a trusted depth."""
+        return self.known_N & (self.angle_N >= self.tolerances.angle)
+
+    def explained(self, frames: Indices | None = None) -> float:
+        """The share of the observations (of some frames) that the map explains.
+
+        An inlier counts less the farther off it is, by the weight of the Cauchy loss.
+        """
+        mine = np.arange(len(self.observations))
+        if frames is not None:
+            mine = np.flatnonzero(np.isin(self.observations.frame_M, frames))
+        return explained_share(
+            self.errors(mine[self.inlier_M[mine]]), self.tolerances.loss_px, len(mine)
+        )
+
     def rmse(self) -> float:
         """Root mean square of the inlier reprojection errors in px."""
-        error = self._errors(np.flatnonzero(self.inlier_M))
+        error = self.errors(np.flatnonzero(self.inlier_M))
         return float(np.sqrt(np.mean(error**2))) if len(error) else float("nan")
 
     # growing
@@ -113,7 +130,7 @@ class Map:
             return False
         self.place(frame, found.R, found.t)
         index = self.visible_points(frame)
-        self.inlier_M[index] = self._errors(index) < self.tolerances.inlier_px
+        self.inlier_M[index] = self.errors(index) < self.tolerances.inlier_px
         return True
 
     def triangulate(self, frame: int | None = None) -> None:
@@ -137,7 +154,7 @@ class Map:
         track_M, frame_M = self.observations.point_M, self.observations.frame_M
         index = np.flatnonzero(self.known_N[track_M] & self.registered_F[frame_M])
         subset, tracks = _renumber(self.observations.select(index))
-        agrees = self._errors(index) < self.tolerances.inlier_px
+        agrees = self.errors(index) < self.tolerances.inlier_px
         self.inlier_M[:] = False
         self._accept(index, subset, tracks, self.structure.points_N3[tracks], agrees)
 
@@ -159,21 +176,29 @@ class Map:
         self.angle_N[tracks] = np.where(good, angle, 0.0)
         self.inlier_M[index] = agrees_M & good[subset.point_M]
 
-    def _errors(self, index: Indices) -> Floats:
+    def errors(self, index: Indices) -> Floats:
+        """Reprojection errors in px of some observations."""
         points, subset = self.structure.points_N3, self.observations.select(index)
         return reprojection_errors(points, subset, self.structure)
 
     # adjusting
     def adjust(
-        self, prior: FocalPrior | None, iterations: int = 20, tolerance: float = 1e-4
+        self,
+        prior: FocalPrior | None,
+        iterations: int = 20,
+        tolerance: float = 1e-4,
+        uncertainty: bool = False,
     ) -> Solution | None:
         """Adjust all registered cameras, their points and, with a prior, the focal length."""
         frames = np.flatnonzero(self.registered_F)
         reference = self.reference
-        self._rebase(reference)
+        self.rebase(reference)
         scale_from = int(frames[np.argmax(np.linalg.norm(self.structure.t_F3[frames], axis=1))])
         free = free_cameras(len(self.registered_F), reference, scale_from, self.structure.t_F3)
-        return self._solve(frames, self.inlier_M, free, prior, iterations, tolerance)
+        options = Options(
+            "cauchy", self.tolerances.loss_px, prior, iterations, tolerance, uncertainty
+        )
+        return self._solve(frames, self.inlier_M, free, options)
 
     def adjust_around(self, frame: int, window: int, iterations: int = 6) -> None:
         """Adjust the `window` cameras that share most points with a frame; keep the others."""
@@ -197,16 +222,11 @@ class Map:
         frames = np.unique(frame_M[use_M])
         free = np.repeat(moving_F[:, None], 6, 1)
         free[self.reference] = False
-        self._solve(frames, use_M, free, None, iterations, 1e-3)
+        options = Options("cauchy", self.tolerances.loss_px, None, iterations, 1e-3)
+        self._solve(frames, use_M, free, options)
 
     def _solve(
-        self,
-        frames: Indices,
-        use_M: Mask,
-        free_F6: Mask,
-        prior: FocalPrior | None,
-        iterations: int,
-        tolerance: float,
+        self, frames: Indices, use_M: Mask, free_F6: Mask, options: Options
     ) -> Solution | None:
         """Run the solver on renumbered frames and tracks and write the result back."""
         subset, tracks = _renumber(self.observations.select(use_M))
@@ -223,7 +243,6 @@ class Map:
             self.structure.points_N3[tracks],
             self.structure.focal,
         )
-        options = Options("cauchy", self.tolerances.loss_px, prior, iterations, tolerance)
         solution = solve(start, subset, free_F6[frames], options)
         self.structure.R_F33[frames] = solution.structure.R_F33
         self.structure.t_F3[frames] = solution.structure.t_F3
@@ -236,7 +255,12 @@ class Map:
         )
         return solution
 
-    def _rebase(self, reference: int) -> None:
+    def refocus(self, focal: float) -> None:
+        """Set the focal length; depths follow, so that most of the parallax is kept."""
+        old = self.structure
+        self.structure = Structure(old.R_F33, old.t_F3, old.points_N3, focal)
+
+    def rebase(self, reference: int) -> None:
         """Make a camera the origin of the world and the median depth in it one."""
         R0, t0 = self.structure.R_F33[reference].copy(), self.structure.t_F3[reference].copy()
         points = self.structure.points_N3 @ R0.T + t0
@@ -247,6 +271,11 @@ class Map:
         self.structure.t_F3[:] = scale * (self.structure.t_F3 - R @ t0)
         self.structure.R_F33[:] = R
         self.structure.points_N3[:] = scale * points
+
+
+def explained_share(error_K: Floats, loss_px: float, total: int) -> float:
+    """Sum of Cauchy weights of the errors (px), over the number of observations."""
+    return float(np.sum(1.0 / (1.0 + (error_K / loss_px) ** 2))) / max(total, 1)
 
 
 def _renumber(observations: Observations) -> tuple[Observations, Indices]:

@@ -12,6 +12,7 @@ from dynamicverse.dynamicba.blocks import Floats
 from dynamicverse.geometry.lie import so3_exp
 
 MIN_POINTS = 8
+GOOD_SHARE = 0.8  # of inliers: then a guess needs no competitor
 ROUNDS = 15
 
 
@@ -33,17 +34,20 @@ def resect(
 ) -> Resection | None:
     """The pose that most observations agree with.
 
-    xy_N2: px relative to the principal point. threshold: px. guesses: poses to try besides the
-    one from P3P in RANSAC. None with fewer than MIN_POINTS points or inliers.
+    xy_N2: px relative to the principal point. threshold: px. guesses: poses to try first; if
+    none is good, P3P in RANSAC has its turn. None with fewer than MIN_POINTS points or inliers.
     """
     if len(points_N3) < MIN_POINTS:
         return None
-    starts = list(guesses)
-    K = np.diag([focal, focal, 1.0])
+    best: Resection | None = None
+    for R, t in guesses:
+        best = _better(best, points_N3, xy_N2, focal, R, t, threshold)
+    if best is not None and best.inlier_N.mean() > GOOD_SHARE:
+        return best
     found, rotation, translation, _ = cv2.solvePnPRansac(
         points_N3,
         np.ascontiguousarray(xy_N2),
-        K,
+        np.diag([focal, focal, 1.0]),
         None,
         iterationsCount=300,
         reprojectionError=2 * threshold,
@@ -51,20 +55,29 @@ def resect(
         flags=cv2.SOLVEPNP_AP3P,
     )
     if found:
-        starts.append((so3_exp(rotation[:, 0]), translation[:, 0]))
-    best: Resection | None = None
-    for R, t in starts:
-        refined = refine_pose(points_N3, xy_N2, focal, R, t, threshold / 3)
-        error = pose_errors(points_N3, xy_N2, focal, *refined)
-        inlier = error < threshold
-        if best is None or inlier.sum() > best.inlier_N.sum():
-            best = Resection(*refined, inlier)
+        R, t = so3_exp(rotation[:, 0]), translation[:, 0]
+        best = _better(best, points_N3, xy_N2, focal, R, t, threshold)
     return best if best is not None and best.inlier_N.sum() >= MIN_POINTS else None
 
 
-def pose_errors(
-    points_N3: Floats, xy_N2: Floats, focal: float, R: Floats, t: Floats
-) -> Floats:
+def _better(
+    best: Resection | None,
+    points_N3: Floats,
+    xy_N2: Floats,
+    focal: float,
+    R: Floats,
+    t: Floats,
+    threshold: float,
+) -> Resection:
+    """The refined pose, unless it has fewer inliers than the best so far."""
+    R, t = refine_pose(points_N3, xy_N2, focal, R, t, threshold / 3)
+    inlier = pose_errors(points_N3, xy_N2, focal, R, t) < threshold
+    if best is not None and inlier.sum() <= best.inlier_N.sum():
+        return best
+    return Resection(R, t, inlier)
+
+
+def pose_errors(points_N3: Floats, xy_N2: Floats, focal: float, R: Floats, t: Floats) -> Floats:
     """Reprojection errors (N,) in px; infinite behind the camera."""
     camera = points_N3 @ R.T + t
     depth = np.maximum(camera[:, 2], 1e-9)

@@ -16,12 +16,14 @@ from dynamicverse.dynamicba.solver import FocalPrior, Options, Structure, solve
 from dynamicverse.geometry.projection import bearings, intrinsics
 from dynamicverse.geometry.two_view import estimate_rotation
 
+LEAST_MATCHES = 8
+
 
 @dataclass(frozen=True)
 class RotationModel:
     """Rotations (K, 3, 3) world to camera of `frames`, and how well they explain the tracks.
 
-    error_M: reprojection errors in px of the observations the model was fitted to.
+    observations, error_M: what it was fitted to, and the reprojection errors in px.
     log_focal_sigma: standard deviation of log f; NaN when f was kept.
     """
 
@@ -29,7 +31,12 @@ class RotationModel:
     R_K33: Floats
     focal: float
     log_focal_sigma: float
+    observations: Observations
     error_M: Floats
+
+    def rmse(self) -> float:
+        """A robust root mean square error in px: from the median, as of a normal distribution."""
+        return float(np.median(self.error_M)) / 1.18 if len(self.error_M) else 0.0
 
 
 def chain_rotations(graph: TrackGraph, frames: Indices, focal: float) -> Floats:
@@ -61,9 +68,7 @@ def fit_rotations(
     R = chain_rotations(graph, frames, focal)
     position = np.full(graph.frames, -1)
     position[frames] = np.arange(len(frames))
-    tracks, first, point = np.unique(
-        observations.point_M, return_index=True, return_inverse=True
-    )
+    tracks, first, point = np.unique(observations.point_M, return_index=True, return_inverse=True)
     local = Observations(
         position[observations.frame_M], point, observations.xy_M2, observations.weight_M
     )
@@ -79,5 +84,25 @@ def fit_rotations(
         solution.structure.R_F33,
         solution.structure.focal,
         solution.log_focal_sigma,
+        observations,
         solution.error_M,
     )
+
+
+def extend_rotations(graph: TrackGraph, model: RotationModel) -> Floats:
+    """Rotations (F, 3, 3) world to camera of all frames, from the nearest frame of the model.
+
+    NaN where a frame shares fewer than LEAST_MATCHES tracks with it.
+    """
+    K = intrinsics(model.focal, (0.0, 0.0))
+    R_F33 = np.full((graph.frames, 3, 3), np.nan)
+    R_F33[model.frames] = model.R_K33
+    for frame in np.setdiff1d(np.arange(graph.frames), model.frames):
+        nearest = int(np.argmin(np.abs(model.frames - frame)))
+        matches = graph.matches(int(model.frames[nearest]), int(frame))
+        if len(matches.track_K) >= LEAST_MATCHES:
+            step, _ = estimate_rotation(
+                bearings(matches.first_K2, K), bearings(matches.second_K2, K), trials=32
+            )
+            R_F33[frame] = step @ model.R_K33[nearest]
+    return R_F33

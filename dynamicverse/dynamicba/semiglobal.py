@@ -120,4 +120,4 @@ def _step(state: Costs, cost: Costs, large: Costs, p1: int) -> Costs:
     np.minimum(best[..., 1:], relative[..., :-1] + np.int16(p1), out=best[..., 1:])
     np.minimum(best[..., :-1], relative[..., 1:] + np.int16(p1), out=best[..., :-1])
     best += cost
-    return best
+    return np.asarray(best, np.int16)

@@ -125,7 +125,9 @@ class _Normal:
     blocks: list[_Linear]
 
 
-def free_cameras(frames: int, reference: int, scale_from: int, t_F3: Floats) -> npt.NDArray[np.bool_]:
+def free_cameras(
+    frames: int, reference: int, scale_from: int, t_F3: Floats
+) -> npt.NDArray[np.bool_]:
     """A gauge (F, 6): camera `reference` fixed, and the largest component of one translation.
 
     t_F3: translations when `reference` is the origin of the world.

@@ -74,7 +74,9 @@ def displacement(reference: Picture, other: Picture, near: float, far: float) ->
     """
     A, b = transfer(reference, other)
     width, height = reference.size
-    grid = np.meshgrid(*(np.linspace(0, n - 1, k) for n, k in zip((width, height), SAMPLES, strict=True)))
+    grid = np.meshgrid(
+        *(np.linspace(0, n - 1, k) for n, k in zip((width, height), SAMPLES, strict=True))
+    )
     base_3S = A @ np.stack([grid[0].ravel(), grid[1].ravel(), np.ones(grid[0].size)])
     ends = []
     for depth in (near, far):
@@ -130,11 +132,11 @@ def _difference(reference: Picture, other: Picture, H: Floats, window: int) -> B
     if usable_HW is None:
         usable_HW = np.full_like(other.normal_HW, 255)
     seen_HW = cv2.warpPerspective(usable_HW, H, size, flags=cv2.INTER_NEAREST | inverse)
-    cost_HW = cv2.min(cv2.absdiff(reference.normal_HW, warped_HW), TRUNCATE)
-    cost_HW = cv2.blur(cost_HW, (window, window))
-    cv2.max(cost_HW, cv2.bitwise_not(seen_HW), dst=cost_HW)
+    cost_HW = np.minimum(cv2.absdiff(reference.normal_HW, warped_HW), np.uint8(TRUNCATE))
+    blurred_HW = cv2.blur(cost_HW, (window, window))
+    cost_HW = np.asarray(cv2.max(blurred_HW, cv2.bitwise_not(seen_HW)), np.uint8)
     _hide_behind(cost_HW, H)
-    return np.asarray(cost_HW, np.uint8)
+    return cost_HW
 
 
 def _hide_behind(cost_HW: Bytes, H: Floats) -> None:

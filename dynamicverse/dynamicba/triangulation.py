@@ -80,7 +80,10 @@ def _sum(values_M: Floats, point_M: np.ndarray, count: int) -> Floats:  # type: 
 
 
 def _nearest_to_rays(
-    point_M: np.ndarray, directions_M3: Floats, centres_M3: Floats, count: int  # type: ignore[type-arg]
+    point_M: np.ndarray,
+    directions_M3: Floats,
+    centres_M3: Floats,
+    count: int,  # type: ignore[type-arg]
 ) -> Floats:
     d, c = directions_M3, centres_M3
     along = np.sum(d * c, 1)

@@ -31,7 +31,7 @@ def upsample(
     confidence_HW = cv2.resize(confidence_hw, (width, height), interpolation=cv2.INTER_LINEAR)
     edge = np.flatnonzero(_edges(inverse_hw, (height, width)))
     small_hw3 = cv2.resize(rgb_HW3, depth_hw.shape[::-1], interpolation=cv2.INTER_AREA)
-    chosen = _most_alike(rgb_HW3, small_hw3, corners, edge)
+    chosen = _most_alike(rgb_HW3, np.asarray(small_hw3, np.uint8), corners, edge)
     inverse_HW.ravel()[edge] = inverse_hw.ravel()[chosen]
     confidence_HW.ravel()[edge] = confidence_hw.ravel()[chosen]
     known_HW = inverse_HW > 0
@@ -67,8 +67,7 @@ def _most_alike(
     edge: npt.NDArray[np.intp],
 ) -> npt.NDArray[np.intp]:
     """For flat pixel indices `edge`, the flat index of the sample with the nearest colour."""
-    height, width = rgb_HW3.shape[:2]
-    rows, columns = np.divmod(edge, width)
+    rows, columns = np.divmod(edge, rgb_HW3.shape[1])
     colour_E3 = rgb_HW3.reshape(-1, 3)[edge].astype(np.int32)
     best_E = np.full(len(edge), np.iinfo(np.int32).max, np.int64)
     chosen_E = np.zeros(len(edge), np.intp)

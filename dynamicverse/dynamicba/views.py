@@ -14,8 +14,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-BEST_ANGLE = np.deg2rad(6.0)
-NARROW, WIDE = np.deg2rad(2.5), np.deg2rad(8.0)  # spread of the weight to either side
+BEST_ANGLE = np.deg2rad(3.0)
+NARROW, WIDE = np.deg2rad(1.5), np.deg2rad(5.0)  # spread of the weight to either side
 LEAST_ANGLE = np.deg2rad(0.5)  # a pair with less parallax says nothing
 MIN_SHARED = 8
 MAX_POINTS = 1500  # of one frame that vote

@@ -53,7 +53,7 @@ map=workflow-controller-configmap
 "$scripts/kubectl" -n argo get configmap \$map -o jsonpath='{.data.config}' >"$work/config"
 echo 'workflowRestrictions: {templateReferencing: Strict}' >>"$work/config"
 "$scripts/kubectl" -n argo create configmap \$map --from-file=config="$work/config" \
-    --dry-run=client -o yaml | "$scripts/enter" kubectl apply -f - >/dev/null
+    --dry-run=client -o yaml | "$scripts/kubectl" apply -f - >/dev/null
 SH
 cat >"$work/restart-controller" <<SH
 #!/usr/bin/env bash

@@ -17,13 +17,18 @@ Image = NDArray[np.uint8]
 CORNERS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255,) * 3}
 
 
-def texture(seed: int, width: int, height: int, blur: float = 2.5) -> Image:
-    """Coloured noise with contrast over the whole range."""
+def texture(seed: int, width: int, height: int) -> Image:
+    """Coloured noise of several octaves, as in pictures: fine detail and large shapes."""
     rng = np.random.default_rng(seed)
-    noise = rng.normal(size=(height, width, 3)).astype(np.float32)
-    noise = cv2.GaussianBlur(noise, (0, 0), blur) * blur * 3
-    tint = rng.uniform(60, 190, 3)
-    return np.clip(tint + 45 * noise, 0, 255).astype(np.uint8)
+    noise = np.zeros((height, width, 3), np.float32)
+    for octave in range(5):
+        size = (width // 2**octave + 2, height // 2**octave + 2)
+        layer = rng.normal(size=(size[1], size[0], 3)).astype(np.float32)
+        layer = 0.7 * layer.mean(2, keepdims=True) + 0.3 * layer
+        layer = cv2.GaussianBlur(layer, (0, 0), 1.0)
+        noise += cv2.resize(layer, (width, height), interpolation=cv2.INTER_CUBIC) * (octave + 1)
+    tint = rng.uniform(70, 180, 3)
+    return np.clip(tint + 40 * noise / noise.std(), 0, 255).astype(np.uint8)
 
 
 def pan(image: Image, count: int, width: int, height: int, step: float = 2.0) -> list[Image]:

@@ -39,7 +39,7 @@ Mask = npt.NDArray[np.bool_]
 
 BORDER = 4  # px; a track ends when it comes closer to the image border
 ALIGNED = 0.8  # correlation above which the aligned position is taken
-SAME_POINT = 0.65  # correlation below which something else is seen
+SAME_POINT = 0.75  # correlation below which something else is seen
 FOUND_AGAIN = 0.9  # correlation above which a covered point is believed to be back
 UNIQUE = 0.1  # by how much its correlation must beat the next best
 FRESH = 0.85  # correlation below which a template is renewed at the next seeding

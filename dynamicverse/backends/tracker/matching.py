@@ -19,6 +19,7 @@ Flow = npt.NDArray[np.float32]
 
 WINDOW = 15  # px, side of the Lucas-Kanade window
 LEVELS = 0  # pyramid levels: coarser ones would spoil the guess of the coarse flow
+MIN_SIDE = 16  # px that the coarse flow needs
 COARSE_SIDE = 480  # px, the longer side of the images of the coarse flow
 _CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.01)
 
@@ -76,8 +77,8 @@ class CoarseFlow:
     def reduce(image: Grey) -> Grey:
         """The image at the size that the flow works on."""
         scale = -(-max(image.shape) // COARSE_SIDE)
-        size = tuple(max(16, round(side / scale)) for side in reversed(image.shape))
-        return cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale > 1 else image  # type: ignore[return-value]
+        size = tuple(max(MIN_SIDE, round(side / scale)) for side in reversed(image.shape))
+        return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
     def __call__(self, source: Grey, target: Grey) -> npt.NDArray[np.float32]:
         """Flow (h,w,2) between reduced images, in their pixels."""

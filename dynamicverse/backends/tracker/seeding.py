@@ -9,20 +9,21 @@ import numpy.typing as npt
 from dynamicverse.backends.tracker.matching import WINDOW, Grey, Points
 
 NOISE = 2.0  # grey levels, standard deviation of camera noise and compression
+CENTRE = 7  # px, window that places a seed on its corner
 MAX_UNCERTAINTY = 0.2  # px, the worst localisation that noise alone may cause at a seed
 
 
-def texture(image: Grey) -> npt.NDArray[np.float32]:
-    """Smaller eigenvalue of the structure tensor over the tracking window, (H,W).
+def texture(image: Grey, window: int = WINDOW) -> npt.NDArray[np.float32]:
+    """Smaller eigenvalue of the structure tensor over a window of `window` px, (H,W).
 
     Unit: squared grey levels per px² and window pixel; noise of standard deviation s moves
-    a match by about s / (WINDOW * sqrt(value)) px along the weakest direction.
+    a match by about s / (window * sqrt(value)) px along the weakest direction.
     """
     sobel_gain = 8.0  # a unit ramp answers 8 to the 3×3 Sobel operator
-    area = WINDOW * WINDOW
+    area = window * window
     # OpenCV scales uint8 gradients by 1 / (255 * 4 * blockSize) and sums over the block
-    gain = (255.0 * 4.0 * WINDOW / sobel_gain) ** 2 / area
-    return cv2.cornerMinEigenVal(image, WINDOW, ksize=3) * np.float32(gain)
+    gain = (255.0 * 4.0 * window / sobel_gain) ** 2 / area
+    return cv2.cornerMinEigenVal(image, window, ksize=3) * np.float32(gain)
 
 
 def cell_size(size: tuple[int, int], grid_size: int) -> float:
@@ -46,16 +47,17 @@ def _shape(size: tuple[int, int], side: float) -> tuple[int, int]:
 def seeds(image: Grey, taken_K2: Points, grid_size: int, border: int) -> Points:
     """New points: at most one per cell without a taken point, at its best corner.
 
-    A seed is a local maximum of `texture`, textured enough to be found again within
+    A seed is a local maximum of `texture`, with a window textured enough to be found again within
     MAX_UNCERTAINTY, at least half a cell from every taken point and `border` px from the
     image border. Ordered by row, then column of the cell.
     """
     size = (image.shape[1], image.shape[0])
     side = cell_size(size, grid_size)
-    quality = texture(image)
+    # a box window is as content with a corner at its edge: centre it by a smaller one
+    quality = texture(image, CENTRE)
     peak = cv2.dilate(quality, np.ones((3, 3), np.uint8))
     least = (NOISE / (WINDOW * MAX_UNCERTAINTY)) ** 2
-    allowed = (quality >= peak) & (quality >= least)
+    allowed = (quality >= peak) & (texture(image) >= least)
     allowed[:border] = allowed[len(allowed) - border :] = False
     allowed[:, :border] = allowed[:, image.shape[1] - border :] = False
     y, x = np.nonzero(allowed)

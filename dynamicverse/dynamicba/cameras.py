@@ -1,0 +1,362 @@
+"""Cameras and static points of a clip from its tracks: the entry of the engine.
+
+What can be known is decided from the tracks: a camera that stands still, one that only turns,
+or one whose motion and scene can be reconstructed up to scale. What cannot be known is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamicverse.config import ReconstructionConfig
+from dynamicverse.dynamicba.blocks import Floats, Indices, Observations
+from dynamicverse.dynamicba.graph import Mask, TrackGraph
+from dynamicverse.dynamicba.incremental import extend, finish, grow_all
+from dynamicverse.dynamicba.initialise import hypotheses
+from dynamicverse.dynamicba.mapping import Map, Tolerances, explained_share
+from dynamicverse.dynamicba.rotation import RotationModel, extend_rotations, fit_rotations
+from dynamicverse.dynamicba.solver import FocalPrior, Structure
+from dynamicverse.dynamicba.triangulation import (
+    reprojection_errors,
+    triangulate,
+    triangulation_angles,
+)
+from dynamicverse.formats.intrinsics import PriorIntrinsics
+from dynamicverse.formats.tracks import Tracks
+from dynamicverse.geometry.lie import se3, se3_inverse
+from dynamicverse.geometry.projection import intrinsics
+
+Status = Literal["full", "rotation_only", "static_camera", "too_short", "failed"]
+FocalSource = Literal["estimated", "prior", "assumed"]
+Progress = Callable[[int, int], None]
+
+PRIOR_SIGMA = 0.15  # of log f, where a focal length is given and may be improved
+FOCAL_STARTS = (0.7, 1.2, 2.0)  # × the expected focal length
+FIRST_MOTION = 0.04  # of the longer side between keyframes, median
+SURVIVAL = 0.6  # of the tracks of a keyframe must be left in the next
+OBSERVABLE = 0.25  # largest standard deviation of log f of an estimate
+DOUBTFUL = 0.05  # from here on its uncertainty is stated
+MODEL_FRAMES = 24  # keyframes on which the rotation model competes
+LEAST_EXPLAINED = 0.3  # of the observations, by the model that is chosen
+GAIN = 0.03  # of the observations that parallax must explain beyond rotations
+LEAST_TRUSTED = 0.05  # of the points must have a known depth
+TRUSTED_POINTS = 30
+STARTS_TRIED = 3
+COMPLETE = 0.9  # of the keyframes registered: no other start is tried
+BATCH = 20_000  # tracks that get their points at once
+
+
+@dataclass(frozen=True)
+class CameraSolution:
+    """What the tracks say of the cameras and of the static scene.
+
+    c2w_F44: float64 camera to world, NaN rows where not registered; the world is the first
+    registered camera, lengths are relative (the median depth in it is about one).
+    K_F33: float64 px. points_N3: float64 world, NaN where a track has no static point of known
+    depth; static_N: it has one. reprojection_rmse_px, observations: of the inliers.
+    statements: plain words on what cannot be known.
+    """
+
+    status: Status
+    c2w_F44: Floats
+    K_F33: Floats
+    registered_F: Mask
+    focal_source: FocalSource
+    points_N3: Floats
+    static_N: Mask
+    reprojection_rmse_px: float
+    observations: int
+    statements: list[str]
+
+
+def solve_cameras(
+    tracks: Tracks,
+    config: ReconstructionConfig,
+    *,
+    prior: PriorIntrinsics | None = None,
+    progress: Progress | None = None,
+) -> CameraSolution:
+    """Solve cameras, focal length and static points from tracks.
+
+    Tracks with an instance id above 0 are left out. The principal point is the prior's, or the
+    centre of the picture. progress: called with (registered, all) frames.
+    """
+    return _Clip(tracks, config, prior, progress or (lambda done, total: None)).solve()
+
+
+class _Clip:
+    """One clip while it is being solved."""
+
+    def __init__(
+        self,
+        tracks: Tracks,
+        config: ReconstructionConfig,
+        prior: PriorIntrinsics | None,
+        progress: Progress,
+    ) -> None:
+        self.graph = TrackGraph(tracks, None if prior is None else (prior.cx, prior.cy))
+        self.settings = config.cameras
+        self.progress = progress
+        self.tolerances = Tolerances(
+            self.settings.inlier_px, np.radians(self.settings.min_angle), self.settings.loss_px
+        )
+        longer = max(tracks.size)
+        self.given = prior is not None
+        self.focal = float(np.sqrt(prior.fx * prior.fy)) if prior else self.settings.focal * longer
+        sigma = PRIOR_SIGMA if prior else self.settings.focal_sigma
+        # two views do not tell a focal length
+        estimate = config.opt_intrinsics and self.graph.frames > 2
+        self.prior = FocalPrior(self.focal, sigma) if estimate else None
+        self.statements: list[str] = []
+
+    def solve(self) -> CameraSolution:
+        frames = self.graph.frames
+        if frames < 2:
+            self.statements.append("a single frame: neither camera motion nor depth can be known")
+            return self._still("too_short")
+        if self.graph.stands_still():
+            self.statements.append("depth unobservable: the camera does not move")
+            return self._still("static_camera")
+        keyframes = self._keyframes()
+        used_N = self.graph.thinned(keyframes, self.settings.tracks_per_frame)
+        observations = self.graph.observations(keyframes, min(3, frames), used_N)
+        world = self._reconstruct(keyframes, observations)
+        rotation = self._rotations(keyframes, observations, world)
+        if rotation is not None:
+            return self._turning(keyframes, rotation)
+        if world is None:
+            self.statements.append(
+                "cameras unknown: no motion of a camera explains the tracks"
+                if len(observations)
+                else "cameras unknown: too few background tracks"
+            )
+            return self._failed()
+        return self._full(world)
+
+    def _keyframes(self) -> Indices:
+        """Keyframes of the clip, no more than may be adjusted together."""
+        motion, survival = FIRST_MOTION * max(self.graph.size), SURVIVAL
+        keyframes = self.graph.keyframes(motion, survival)
+        while len(keyframes) > self.settings.max_frames and survival > 0.1:
+            motion, survival = motion * 1.5, survival * 0.8
+            keyframes = self.graph.keyframes(motion, survival)
+        return keyframes
+
+    # a camera that moves
+    def _reconstruct(self, keyframes: Indices, observations: Observations) -> Map | None:
+        """The largest map from the best few starts; None if none holds together."""
+        starts = [self.focal]
+        if self.prior is not None and not self.given:
+            starts = [self.focal * factor for factor in FOCAL_STARTS]
+        found = hypotheses(self.graph, keyframes, observations, starts, self.prior, self.tolerances)
+        best: Map | None = None
+        tried: list[Indices] = []
+        for hypothesis in found:
+            if len(tried) == STARTS_TRIED or hypothesis.explained < LEAST_EXPLAINED:
+                break
+            if any(np.intersect1d(hypothesis.frames, other).size for other in tried):
+                continue
+            tried.append(hypothesis.frames)
+            grow_all(hypothesis.world, keyframes, self.prior, self._advance)
+            if best is None or hypothesis.world.inlier_M.sum() > best.inlier_M.sum():
+                best = hypothesis.world
+            if best.registered_F.sum() >= COMPLETE * len(keyframes):
+                break
+        if best is None or best.trusted_N.sum() < TRUSTED_POINTS:
+            return None
+        return best
+
+    def _advance(self, registered: int) -> None:
+        self.progress(registered, self.graph.frames)
+
+    def _full(self, world: Map) -> CameraSolution:
+        """Go on to all frames, adjust, and give every track its point."""
+        frames = self.graph.frames
+        everything = np.arange(frames)
+        short = frames <= self.settings.max_frames
+        if short:
+            used_N = self.graph.thinned(everything, self.settings.tracks_per_frame)
+            wanted = self.graph.observations(everything, min(3, frames), used_N)
+            world = extend(world, wanted, everything)
+        source = self._focal(world)
+        if not short:
+            used_N = self.graph.thinned(everything, self.settings.tracks_per_frame)
+            wanted = self.graph.observations(everything, min(3, frames), used_N)
+            world = extend(world, wanted, everything)
+        registered_F = world.registered_F
+        world.rebase(int(np.flatnonzero(registered_F)[0]))
+        missing = int((~registered_F).sum())
+        if missing:
+            self.statements.append(f"{missing} of {frames} frames could not be registered")
+        self.progress(frames, frames)
+        w2c = se3(world.structure.R_F33, world.structure.t_F3)
+        w2c[~registered_F] = np.nan
+        points = self._points(world)
+        return CameraSolution(
+            "full",
+            se3_inverse(w2c),
+            self._K(world.structure.focal),
+            registered_F.copy(),
+            source,
+            points,
+            np.isfinite(points[:, 0]),
+            world.rmse(),
+            int(world.inlier_M.sum()),
+            self.statements,
+        )
+
+    def _focal(self, world: Map) -> FocalSource:
+        """Adjust everything; keep the focal length only if the tracks determine it."""
+        solution = finish(world, self.prior)
+        kept: FocalSource = "prior" if self.given else "assumed"
+        if self.prior is None or solution is None:
+            if kept == "assumed":
+                self.statements.append("the focal length is assumed, not estimated")
+            return kept
+        sigma = solution.log_focal_sigma * world.rmse()
+        if sigma > OBSERVABLE:
+            self.statements.append("the focal length cannot be estimated from this motion")
+            world.refocus(self.focal)
+            finish(world, None)
+            return kept
+        if sigma > DOUBTFUL:
+            self.statements.append(f"the focal length is uncertain: ± {100 * sigma:.0f} %")
+        return "estimated"
+
+    def _points(self, world: Map) -> Floats:
+        """Points (N, 3) of all background tracks from the registered cameras."""
+        points_N3 = np.full((self.graph.tracks, 3), np.nan)
+        frames = np.flatnonzero(world.registered_F)
+        for first in range(0, self.graph.tracks, BATCH):
+            batch_N = np.zeros(self.graph.tracks, bool)
+            batch_N[first : first + BATCH] = True
+            seen = self.graph.observations(frames, min(3, self.graph.frames), batch_N)
+            if len(seen):
+                points_N3[first : first + BATCH] = _static_points(
+                    seen, first, min(BATCH, self.graph.tracks - first), world
+                )
+        return points_N3
+
+    # a camera that turns
+    def _rotations(
+        self, keyframes: Indices, observations: Observations, world: Map | None
+    ) -> RotationModel | None:
+        """The rotation-only model, if it explains the tracks about as well as the map."""
+        if not len(observations):
+            return None
+        frames = keyframes
+        if world is not None and len(keyframes) > MODEL_FRAMES:
+            middle = np.searchsorted(keyframes, world.reference)
+            first = int(np.clip(middle - MODEL_FRAMES // 2, 0, len(keyframes) - MODEL_FRAMES))
+            frames = keyframes[first : first + MODEL_FRAMES]
+        model = self._fit_rotations(frames, observations)
+        if model is None:
+            return None
+        share = explained_share(model.error_M, self.tolerances.loss_px, len(model.error_M))
+        if share < LEAST_EXPLAINED:
+            return None
+        if world is not None:
+            trusted = world.trusted_N.sum() / max(1, world.known_N.sum())
+            if world.explained(frames) > share + GAIN and trusted > LEAST_TRUSTED:
+                return None
+        return (
+            model if len(frames) == len(keyframes) else self._fit_rotations(keyframes, observations)
+        )
+
+    def _fit_rotations(self, frames: Indices, observations: Observations) -> RotationModel | None:
+        inside = observations.select(np.isin(observations.frame_M, frames))
+        return fit_rotations(
+            self.graph, frames, inside, self.focal, self.prior, self.tolerances.loss_px
+        )
+
+    def _turning(self, keyframes: Indices, model: RotationModel) -> CameraSolution:
+        self.statements.append("depth unobservable: no parallax")
+        source: FocalSource = "prior" if self.given else "assumed"
+        if self.prior is not None and model.log_focal_sigma * model.rmse() < OBSERVABLE:
+            source = "estimated"
+        elif self.prior is not None:
+            self.statements.append("the focal length cannot be estimated from this motion")
+            model = fit_rotations(
+                self.graph, keyframes, model.observations, self.focal, None, self.tolerances.loss_px
+            )
+        R_F33 = extend_rotations(self.graph, model)
+        self.progress(self.graph.frames, self.graph.frames)
+        registered_F = np.isfinite(R_F33[:, 0, 0])
+        c2w = se3(np.swapaxes(R_F33, 1, 2), np.zeros(3))
+        c2w[~registered_F] = np.nan
+        agrees = model.error_M < self.tolerances.inlier_px
+        return self._without_points(
+            "rotation_only", c2w, model.focal, source, model.rmse(), int(agrees.sum())
+        )
+
+    # a camera of which less is known
+    def _still(self, status: Status) -> CameraSolution:
+        self.progress(self.graph.frames, self.graph.frames)
+        c2w = np.tile(np.eye(4), (self.graph.frames, 1, 1))
+        source: FocalSource = "prior" if self.given else "assumed"
+        return self._without_points(status, c2w, self.focal, source, 0.0, 0)
+
+    def _failed(self) -> CameraSolution:
+        self.progress(self.graph.frames, self.graph.frames)
+        c2w = np.full((self.graph.frames, 4, 4), np.nan)
+        source: FocalSource = "prior" if self.given else "assumed"
+        return self._without_points("failed", c2w, self.focal, source, 0.0, 0)
+
+    def _without_points(
+        self,
+        status: Status,
+        c2w_F44: Floats,
+        focal: float,
+        source: FocalSource,
+        rmse: float,
+        count: int,
+    ) -> CameraSolution:
+        tracks = self.graph.tracks
+        return CameraSolution(
+            status,
+            c2w_F44,
+            self._K(focal),
+            np.isfinite(c2w_F44[:, 0, 0]),
+            source,
+            np.full((tracks, 3), np.nan),
+            np.zeros(tracks, bool),
+            rmse,
+            count,
+            self.statements,
+        )
+
+    def _K(self, focal: float) -> Floats:
+        return np.tile(intrinsics(focal, self.graph.centre), (self.graph.frames, 1, 1))
+
+
+def _static_points(
+    observations: Observations, first: int, count: int, world: Map
+) -> npt.NDArray[np.float64]:
+    """Points (count, 3) of the tracks from number `first` on; NaN unless static, depth known.
+
+    Static: nearly all observations agree with one point. Known: a wide enough angle.
+    """
+    local = Observations(
+        observations.frame_M,
+        observations.point_M - first,
+        observations.xy_M2,
+        observations.weight_M,
+    )
+    structure: Structure = world.structure
+    tolerances = world.tolerances
+    points = triangulate(local, structure, count, tolerances.loss_px)
+    agrees = reprojection_errors(points, local, structure) < tolerances.inlier_px
+    support = np.bincount(local.point_M[agrees], minlength=count)
+    seen = np.bincount(local.point_M, minlength=count)
+    angle = triangulation_angles(local.select(agrees), structure, count)
+    good = (support >= STATIC_SHARE * seen) & (support >= 2) & (angle >= tolerances.angle)
+    points[~good] = np.nan
+    return points
+
+
+STATIC_SHARE = 0.8  # of a track's observations must agree with its static point

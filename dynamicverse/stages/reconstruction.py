@@ -1,0 +1,249 @@
+"""dynamicBA: cameras, dense depth, moving points and the fused 4D scene."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dynamicverse.config import Config, ReconstructionConfig
+from dynamicverse.dynamicba.assemble import Assembler, Scene4D
+from dynamicverse.dynamicba.cameras import CameraSolution, solve_cameras
+from dynamicverse.dynamicba.depth_sources import Clip, DepthSource, PriorDepth, swept_depth
+from dynamicverse.dynamicba.views import SparsePoints
+from dynamicverse.formats import (
+    depth_exr,
+    fused,
+    images,
+    intrinsics,
+    masks,
+    poses,
+    reconstruction_info,
+    scene_info,
+    tracks,
+)
+from dynamicverse.formats.npz import ArrayStream
+from dynamicverse.formats.reconstruction_info import ReconstructionInfo, Scale
+from dynamicverse.scene import Scene
+from dynamicverse.stages.base import Stage, StageContext
+
+Bytes = npt.NDArray[np.uint8]
+
+CAMERAS, SEARCH, FUSION = (0, 40), (40, 80), (80, 100)  # per cent of the progress bar
+
+
+@dataclass(frozen=True)
+class SceneViews:
+    """Pictures and masks of a scene; no masks means that nothing moves."""
+
+    scene: Scene
+    size: tuple[int, int]
+    has_masks: bool
+
+    def rgb(self, frame: int) -> Bytes:
+        return images.read_rgb(self.scene.rgb(frame))
+
+    def ids(self, frame: int) -> Bytes:
+        if not self.has_masks:
+            return np.zeros(self.size[::-1], np.uint8)
+        return masks.read(self.scene.mask(frame))
+
+
+def run(scene: Scene, context: StageContext) -> None:
+    """Write poses, depth and the fused scene; reads rgb, masks, tracks and a depth prior."""
+    settings = context.config.reconstruction
+    info = scene_info.read(scene.scene_json)
+    tracked = tracks.read(scene.tracks)
+    has_prior = bool(scene.files("depth_prior"))
+    solution = solve_cameras(
+        tracked,
+        settings,
+        prior=intrinsics.read(scene.prior_intrinsics) if has_prior else None,
+        progress=lambda done, total: _advance(context, CAMERAS, done, total),
+    )
+    context.log(
+        f"cameras: {solution.status}, {int(solution.registered_F.sum())} of {info.frame_count} "
+        f"frames, {int(solution.static_N.sum())} points"
+    )
+    clip = Clip(
+        SceneViews(scene, (info.width, info.height), bool(scene.files("masks"))),
+        tracked,
+        SparsePoints(solution.points_N3, tracked.visibility_FN & solution.static_N),
+        solution.c2w_F44,
+        solution.K_F33,
+        solution.registered_F,
+    )
+    cameras = poses.Poses(
+        solution.c2w_F44,
+        solution.K_F33,
+        np.array(info.times_s, np.float64),
+        solution.registered_F,
+        _scale(solution, has_prior),
+    )
+    with depth_source(scene, clip, solution, settings, has_prior, context) as source:
+        built = _assemble(scene, clip, source, settings, context)
+        told = list(solution.statements) + (source.statements if source else [])
+    poses.write(scene.poses, cameras)
+    _write_fused(scene, clip, cameras, built)
+    kind = "none" if source is None else "prior" if has_prior else "plane_sweep"
+    summary = _summary(solution, cameras, kind, told)
+    reconstruction_info.write(scene.reconstruction_json, summary)
+    _report(context, summary, built)
+
+
+@contextmanager
+def depth_source(
+    scene: Scene,
+    clip: Clip,
+    solution: CameraSolution,
+    settings: ReconstructionConfig,
+    has_prior: bool,
+    context: StageContext,
+) -> Iterator[DepthSource | None]:
+    """A prior if there is one, else parallax if there is any, else nothing."""
+    if not solution.registered_F.any():
+        yield None
+    elif has_prior:
+        prior = PriorDepth(clip, lambda frame: depth_exr.read(scene.depth_prior(frame)))
+        if solution.status != "full":
+            prior.statements.append("depth rests on the prior alone, not on parallax")
+        yield prior
+    elif solution.status == "full":
+        with swept_depth(
+            clip, settings, lambda done, total: _advance(context, SEARCH, done, total)
+        ) as swept:
+            yield swept
+    else:
+        yield None
+
+
+def _assemble(
+    scene: Scene,
+    clip: Clip,
+    source: DepthSource | None,
+    settings: ReconstructionConfig,
+    context: StageContext,
+) -> Scene4D:
+    """Write the depth of every registered frame and fuse all frames."""
+    assembler = Assembler(clip, settings.fuse)
+    context.frames = frames = len(clip.registered_F)
+    for frame in range(frames):
+        rgb_HW3, ids_HW = clip.frames.rgb(frame), clip.frames.ids(frame)
+        depth = None
+        if source is not None and clip.registered_F[frame]:
+            depth = source.depth(frame, rgb_HW3, ids_HW)
+            depth_exr.write(scene.depth(frame), *depth)
+        assembler.add(frame, rgb_HW3, ids_HW, depth)
+        _advance(context, FUSION, frame + 1, frames)
+    return assembler.result()
+
+
+def _write_fused(scene: Scene, clip: Clip, cameras: poses.Poses, built: Scene4D) -> None:
+    fused.write(
+        scene.fused,
+        fused.Fused(
+            static_points=built.static.points_N3,
+            static_rgbs=built.static.rgbs_N3,
+            static_confidence=built.static.confidence_N,
+            dyn_points=built.moving_points_Q3,
+            dyn_rgbs=built.moving_rgbs_Q3,
+            dyn_offsets=built.offsets,
+            dyn_instance=built.moving_instance_Q,
+            c2w=cameras.c2w_F44,
+            Ks=cameras.K_F33,
+            timestamps=cameras.timestamps_F,
+            scale=cameras.scale,
+            rgbs=_thumbnails(clip),
+            object_ids=built.ids_M,
+            object_centres=built.centres_MF3,
+        ),
+    )
+
+
+def _thumbnails(clip: Clip) -> ArrayStream:
+    """Small pictures of all frames, read one after the other."""
+    factor = min(1.0, fused.MAX_PICTURE_SIDE / max(clip.tracks.size))
+    width, height = (max(1, round(side * factor)) for side in clip.tracks.size)
+    frames = len(clip.registered_F)
+
+    def small(frame: int) -> Bytes:
+        rgb_HW3 = clip.frames.rgb(frame)
+        resized = cv2.resize(rgb_HW3, (width, height), interpolation=cv2.INTER_AREA)
+        return np.asarray(resized[None], np.uint8)
+
+    return ArrayStream(np.uint8, (frames, height, width, 3), (small(f) for f in range(frames)))
+
+
+def _scale(solution: CameraSolution, has_prior: bool) -> Scale:
+    if solution.status == "full" or (has_prior and solution.registered_F.any()):
+        return "relative"
+    return "unobservable"
+
+
+def _summary(
+    solution: CameraSolution, cameras: poses.Poses, kind: str, told: list[str]
+) -> ReconstructionInfo:
+    centres_R3 = cameras.c2w_F44[cameras.registered_F, :3, 3]
+    length = float(np.linalg.norm(np.diff(centres_R3, axis=0), axis=1).sum())
+    measured = solution.observations > 0
+    return ReconstructionInfo.model_validate(
+        {
+            "status": solution.status,
+            "scale": cameras.scale,
+            "focal_px": float(solution.K_F33[0, 0, 0]),
+            "focal_source": solution.focal_source,
+            "registered_frames": int(solution.registered_F.sum()),
+            "frame_count": len(solution.registered_F),
+            "points": int(solution.static_N.sum()),
+            "observations": int(solution.observations),
+            "reprojection_rmse_px": float(solution.reprojection_rmse_px) if measured else None,
+            "depth_source": kind,
+            "path_length": length if solution.status == "full" else None,
+            "statements": told,
+        }
+    )
+
+
+def _report(context: StageContext, summary: ReconstructionInfo, built: Scene4D) -> None:
+    for statement in summary.statements:
+        context.log(statement)
+    if summary.registered_frames < summary.frame_count:
+        missing = summary.frame_count - summary.registered_frames
+        context.warn(f"{missing} of {summary.frame_count} frames have no camera")
+    if built.dropped:
+        context.warn(f"{built.dropped} static points too far away for the fused cloud")
+    context.facts |= {
+        "status": summary.status,
+        "registered": summary.registered_frames,
+        "focal_px": summary.focal_px,
+        "focal_source": summary.focal_source,
+        "points": summary.points,
+        "reprojection_rmse_px": summary.reprojection_rmse_px,
+        "depth_source": summary.depth_source,
+        "static_points": len(built.static.points_N3),
+        "moving_points": len(built.moving_points_Q3),
+    }
+
+
+def _advance(context: StageContext, part: tuple[int, int], done: int, total: int) -> None:
+    first, last = part
+    context.progress(first + (last - first) * done // max(total, 1), 100)
+
+
+def settings(config: Config) -> Mapping[str, Any]:
+    return config.reconstruction.model_dump()
+
+
+STAGE = Stage(
+    name="reconstruction",
+    version=1,
+    reads=("scene_json", "rgb", "masks", "tracks", "depth_prior"),
+    writes=("cameras", "depth", "fused"),
+    settings=settings,
+    run=run,
+)
