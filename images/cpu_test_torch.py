@@ -46,7 +46,7 @@ def install(lock: Path, target: Path) -> None:
 
 def system_libraries() -> set[str]:
     """The names that the dynamic loader finds by itself."""
-    listing = output_of("ldconfig", "-p")
+    listing = output_of("/sbin/ldconfig", "-p")
     return set(re.findall(r"^\s+(\S+) ", listing, re.MULTILINE))
 
 

@@ -9,8 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dynamicverse.errors import InputError, MissingModelError, Reason, StorageError
-from dynamicverse.media.picture import SUFFIXES as PICTURES
-from dynamicverse.media.source import unreadable
+from dynamicverse.media.files import is_picture, unreadable
 
 VIDEOS = (
     *(".3g2", ".3gp", ".apng", ".asf", ".avi", ".dv", ".flv", ".gif", ".h264", ".hevc", ".ivf"),
@@ -21,10 +20,6 @@ VIDEOS = (
 
 def is_video(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in VIDEOS and not name.startswith(".")
-
-
-def is_picture(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in PICTURES and not name.startswith(".")
 
 
 @dataclass

@@ -3,8 +3,8 @@
 Everything is measured on grey frames of at most 320 pixels while they stream by; memory
 grows by a few numbers a frame. A score is None where the clip does not show it.
 
-sharpness: median over frames of var(Laplacian) / var(grey). Ratio, 0 to about 10; below 0.002
-    nothing is sharp.
+sharpness: median over frames of var(Laplacian) / var(grey), less the variance of rounding.
+    Ratio, 0 to about 10; below 0.002 nothing is sharp.
 contrast: 90th percentile over frames of the standard deviation of grey. Share of white, 0..0.5.
 brightness: mean grey of all frames. Share of white, 0..1.
 clipped_share: mean share of pixels at most 4 or at least 251 of 255. 0..1.
@@ -32,6 +32,7 @@ from dynamicverse.config import FilterConfig
 from dynamicverse.curation.motion import MotionTrack
 
 DARK, BRIGHT = 4, 251  # grey levels that carry no detail
+ROUNDING = 20 / 12  # variance of the Laplacian of whole grey levels alone
 SAME_FRAME = 0.1  # grey levels: mean difference of a repeated frame
 STEADY = 0.001  # of the diagonal a frame: camera shift that is noise
 
@@ -59,7 +60,8 @@ class ClipScores:
         self._previous = grey
         mean, deviation = (float(v[0, 0]) for v in cv2.meanStdDev(grey))
         _, edges = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S, ksize=1))
-        self._sharpness.append(float(edges[0, 0]) ** 2 / (deviation**2 + 1.0))
+        detail = max(0.0, float(edges[0, 0]) ** 2 - ROUNDING)
+        self._sharpness.append(detail / (deviation**2 + 1.0))
         self._contrast.append(deviation / 255)
         self._brightness.append(mean / 255)
         histogram = np.bincount(grey.ravel(), minlength=256)

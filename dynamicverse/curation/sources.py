@@ -20,7 +20,6 @@ from typing import Any
 from dynamicverse.curation.listing import (
     Listing,
     Remote,
-    is_picture,
     is_remote,
     is_video,
     local_path,
@@ -28,8 +27,7 @@ from dynamicverse.curation.listing import (
     scan_remote,
 )
 from dynamicverse.errors import InputError, Reason
-from dynamicverse.media.folder import picture_names
-from dynamicverse.media.source import require_readable, unreadable
+from dynamicverse.media.files import is_picture, picture_names, require_readable, unreadable
 from dynamicverse.scene import sanitise
 
 MAX_LIST_BYTES = 1 << 28

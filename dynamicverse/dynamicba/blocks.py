@@ -43,7 +43,8 @@ class Observations:
 class Block:
     """P points seen from cameras `first` … `first + W - 1`.
 
-    order_P: their indices; anchor_P: a camera that sees the point, the first one. index_K, slot_K: which observations fill which slots of (P, W).
+    order_P: their indices; anchor_P: the first camera that sees the point.
+    index_K, slot_K: which observations fill which slots of (P, W).
     """
 
     order_P: Tensor

@@ -7,6 +7,7 @@ to all frames without renumbering. World units are arbitrary.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +70,7 @@ class Map:
         self.reference = 0
         order = np.argsort(observations.frame_M, kind="stable")
         bounds = np.searchsorted(observations.frame_M[order], np.arange(frames + 1))
-        self._of_frame = [order[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        self._of_frame = [order[a:b] for a, b in pairwise(bounds)]
 
     # what is there
     @property

@@ -55,7 +55,7 @@ def resect(
         flags=cv2.SOLVEPNP_AP3P,
     )
     if found:
-        R, t = so3_exp(rotation[:, 0]), translation[:, 0]
+        R, t = so3_exp(rotation[:, 0]), translation[:, 0].astype(np.float64)
         best = _better(best, points_N3, xy_N2, focal, R, t, threshold)
     return best if best is not None and best.inlier_N.sum() >= MIN_POINTS else None
 

@@ -7,6 +7,7 @@ whether there is any parallax, and as the answer when there is none.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def chain_rotations(graph: TrackGraph, frames: Indices, focal: float) -> Floats:
     """
     K = intrinsics(focal, (0.0, 0.0))
     rotations, step = [np.eye(3)], np.eye(3)
-    for i, j in zip(frames[:-1], frames[1:], strict=True):
+    for i, j in pairwise(frames):
         matches = graph.matches(int(i), int(j))
         if len(matches.track_K) >= 2:
             step, _ = estimate_rotation(
@@ -68,7 +69,7 @@ def fit_rotations(
     R = chain_rotations(graph, frames, focal)
     position = np.full(graph.frames, -1)
     position[frames] = np.arange(len(frames))
-    tracks, first, point = np.unique(observations.point_M, return_index=True, return_inverse=True)
+    _, first, point = np.unique(observations.point_M, return_index=True, return_inverse=True)
     local = Observations(
         position[observations.frame_M], point, observations.xy_M2, observations.weight_M
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dynamicverse.dynamicba.blocks import Floats, Observations
+from dynamicverse.dynamicba.blocks import Floats, Indices, Observations
 from dynamicverse.dynamicba.solver import Structure
 
 MIN_DEPTH = 1e-6
@@ -75,15 +75,15 @@ def _in_camera(points_N3: Floats, observations: Observations, structure: Structu
     return np.asarray(rotated + structure.t_F3[observations.frame_M])
 
 
-def _sum(values_M: Floats, point_M: np.ndarray, count: int) -> Floats:  # type: ignore[type-arg]
-    return np.bincount(point_M, values_M, minlength=count)
+def _sum(values_M: Floats, point_M: Indices, count: int) -> Floats:
+    return np.bincount(point_M, values_M, minlength=count).astype(np.float64)
 
 
 def _nearest_to_rays(
-    point_M: np.ndarray,
+    point_M: Indices,
     directions_M3: Floats,
     centres_M3: Floats,
-    count: int,  # type: ignore[type-arg]
+    count: int,
 ) -> Floats:
     d, c = directions_M3, centres_M3
     along = np.sum(d * c, 1)
@@ -146,7 +146,7 @@ def _cost(
     return _sum(np.log1p((error / loss_scale) ** 2), observations.point_M, len(points))
 
 
-def _angles(point_M: np.ndarray, directions_M3: Floats, count: int) -> Floats:  # type: ignore[type-arg]
+def _angles(point_M: Indices, directions_M3: Floats, count: int) -> Floats:
     first = _first(point_M, directions_M3, count)
     chord = np.linalg.norm(directions_M3 - first[point_M], axis=1)
     largest = np.zeros(count)
@@ -154,7 +154,7 @@ def _angles(point_M: np.ndarray, directions_M3: Floats, count: int) -> Floats:  
     return np.asarray(2 * np.arcsin(np.minimum(largest / 2, 1.0)))
 
 
-def _first(point_M: np.ndarray, values_M3: Floats, count: int) -> Floats:  # type: ignore[type-arg]
+def _first(point_M: Indices, values_M3: Floats, count: int) -> Floats:
     """The value of the first observation of each point (N, 3)."""
     first = np.zeros((count, 3))
     first[point_M[::-1]] = values_M3[::-1]  # the last write wins

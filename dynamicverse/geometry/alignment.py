@@ -80,7 +80,7 @@ def trajectory_error(
     Raises ValueError when fewer than two frames are estimated.
     """
     estimate, truth = np.asarray(estimate_F44, np.float64), np.asarray(truth_F44, np.float64)
-    known = np.isfinite(estimate).all((1, 2))
+    known = np.asarray(np.isfinite(estimate).all((1, 2)))
     path = float(np.sum(np.linalg.norm(np.diff(truth[:, :3, 3], axis=0), axis=1)))
     fit = umeyama(estimate[known, :3, 3], truth[known, :3, 3], scale)
     aligned = fit.apply_to_poses(estimate)

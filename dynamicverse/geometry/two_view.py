@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dynamicverse.geometry.lie import Array, hat, nearest_rotation
+from dynamicverse.geometry.lie import Array, hat, nearest_rotation, so3_exp
 
 Mask = npt.NDArray[np.bool_]
 
@@ -42,12 +42,7 @@ def sampson_distance(E: npt.ArrayLike, rays1_N2: npt.ArrayLike, rays2_N2: npt.Ar
 
     Multiply by the focal length for pixels (Sampson 1982; Hartley and Zisserman, eq. 11.9).
     """
-    matrix = np.asarray(E, np.float64)
-    one, two = _homogeneous(rays1_N2), _homogeneous(rays2_N2)
-    line2, line1 = one @ matrix.T, two @ matrix
-    algebraic = np.sum(two * line2, 1)
-    gradient = np.sum(line2[:, :2] ** 2, 1) + np.sum(line1[:, :2] ** 2, 1)
-    return np.asarray(np.abs(algebraic) / np.sqrt(np.maximum(gradient, 1e-30)))
+    return np.abs(_signed_sampson(np.asarray(E, np.float64), rays1_N2, rays2_N2))
 
 
 def triangulate_pair(
@@ -103,7 +98,8 @@ def estimate_rotation(
 def estimate_relative_pose(
     rays1_N2: npt.ArrayLike, rays2_N2: npt.ArrayLike, threshold: float
 ) -> RelativePose | None:
-    """Robust calibrated relative pose: five points with MAGSAC++, and the depth-sign test.
+    """Robust calibrated relative pose: five points with MAGSAC++, the depth-sign test, and a
+    refinement on the inliers' Sampson distance.
 
     threshold: largest epipolar distance of an inlier, in the unit of rays (px / focal).
     None when there are fewer than eight matches or no model is found.
@@ -126,23 +122,77 @@ def estimate_relative_pose(
     E, _ = cv2.findEssentialMat(one, two, K, K, None, None, parameters)
     if E is None or E.shape != (3, 3):
         return None
-    return _cheiral_pose(E, one, two, threshold)
+    pose = _cheiral_pose(np.asarray(E, np.float64), one, two, threshold)
+    if pose is None or pose.inlier_N.sum() < 8:
+        return pose
+    R, t = _refine(pose.R, pose.t, one, two, threshold)
+    refined = _with_motion(R, t, one, two, threshold)
+    return refined if refined.inlier_N.sum() >= pose.inlier_N.sum() else pose
 
 
 def _cheiral_pose(E: Array, one: Array, two: Array, threshold: float) -> RelativePose | None:
     """Of the four motions of E the one with the most inliers in front of both views."""
-    epipolar = sampson_distance(E, one, two) < threshold
-    R1, R2, t = cv2.decomposeEssentialMat(E)
+    R1, R2, t = (np.asarray(part, np.float64) for part in cv2.decomposeEssentialMat(E))
     best: RelativePose | None = None
     for R, translation in ((R1, t), (R1, -t), (R2, t), (R2, -t)):
-        direction = translation[:, 0]
-        points = triangulate_pair(R, direction, one, two)
-        in_front = (points[:, 2] > 0) & ((points @ R.T + direction)[:, 2] > 0)
-        inlier = epipolar & in_front
-        if best is None or inlier.sum() > best.inlier_N.sum():
-            points = np.where(inlier[:, None], points, np.nan)
-            best = RelativePose(R, direction, points, inlier, ray_angles(R, one, two))
+        pose = _with_motion(R, translation[:, 0], one, two, threshold)
+        if best is None or pose.inlier_N.sum() > best.inlier_N.sum():
+            best = pose
     return best
+
+
+def _with_motion(R: Array, t: Array, one: Array, two: Array, threshold: float) -> RelativePose:
+    """Points and inliers of a motion."""
+    points = triangulate_pair(R, t, one, two)
+    in_front = (points[:, 2] > 0) & ((points @ R.T + t)[:, 2] > 0)
+    inlier = in_front & (sampson_distance(essential(R, t), one, two) < threshold)
+    points = np.where(inlier[:, None], points, np.nan)
+    return RelativePose(R, t, points, inlier, ray_angles(R, one, two))
+
+
+def _refine(R: Array, t: Array, one: Array, two: Array, threshold: float) -> tuple[Array, Array]:
+    """Levenberg–Marquardt on the Sampson distance, Cauchy loss of a third of the threshold.
+
+    Five parameters: a turn of R and a turn of t about two axes across it; differences stand in
+    for the derivatives.
+    """
+    scale, damping, delta = threshold / 3, 1e-3, 1e-7
+    cost = _robust_cost(R, t, one, two, scale)
+    for _ in range(15):
+        base = _signed_sampson(essential(R, t), one, two)
+        moved = (_perturbed(R, t, delta * axis) for axis in np.eye(5))
+        J = np.stack(
+            [(_signed_sampson(essential(*pose), one, two) - base) / delta for pose in moved], 1
+        )
+        weight = 1.0 / (1.0 + (base / scale) ** 2)
+        H = (J * weight[:, None]).T @ J
+        step = -np.linalg.solve(H + damping * np.diag(np.diag(H)), J.T @ (weight * base))
+        trial = _perturbed(R, t, step)
+        trial_cost = _robust_cost(*trial, one, two, scale)
+        if trial_cost < cost:
+            small = cost - trial_cost < 1e-6 * cost
+            (R, t), cost, damping = trial, trial_cost, damping * 0.2
+            if small:
+                break
+        else:
+            damping *= 10
+    return R, t
+
+
+def _perturbed(R: Array, t: Array, step_5: Array) -> tuple[Array, Array]:
+    across = np.linalg.svd(t[None])[2][1:]  # two directions perpendicular to t
+    return so3_exp(step_5[:3]) @ R, so3_exp(step_5[3:] @ across) @ t
+
+
+def _robust_cost(R: Array, t: Array, one: Array, two: Array, scale: float) -> float:
+    return float(np.sum(np.log1p((_signed_sampson(essential(R, t), one, two) / scale) ** 2)))
+
+
+def _signed_sampson(E: Array, rays1_N2: npt.ArrayLike, rays2_N2: npt.ArrayLike) -> Array:
+    one, two = _homogeneous(rays1_N2), _homogeneous(rays2_N2)
+    line2, line1 = one @ E.T, two @ E
+    gradient = np.sum(line2[:, :2] ** 2, 1) + np.sum(line1[:, :2] ** 2, 1)
+    return np.asarray(np.sum(two * line2, 1) / np.sqrt(np.maximum(gradient, 1e-30)))
 
 
 def _homogeneous(rays_N2: npt.ArrayLike) -> Array:

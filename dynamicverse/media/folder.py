@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -14,41 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynamicverse.errors import InputError, Reason
-from dynamicverse.media.picture import SUFFIXES, PictureHeader, read_header
+from dynamicverse.media.files import picture_names, require_readable
+from dynamicverse.media.picture import PictureHeader, read_header
 from dynamicverse.media.source import (
     Frame,
     Limits,
     MediaInfo,
     on_black,
-    require_readable,
     scaled,
-    unreadable,
 )
 
 NOMINAL_RATE = 24.0  # frames a second, for times where the rate is unknown
 MAX_BYTES_PER_PIXEL = 16  # of an uncompressed picture with four 16-bit channels, and some
 HEADER_BYTES = 1 << 20
-
-
-def picture_names(folder: Path) -> list[str]:
-    """The names of the pictures in a folder, in natural order (`2.png` before `10.png`)."""
-    try:
-        with os.scandir(folder) as entries:
-            names = [e.name for e in entries if is_picture(e.name)]
-    except OSError as error:
-        raise unreadable(folder, error) from error
-    return sorted(names, key=natural)
-
-
-def is_picture(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
-
-
-def natural(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
-    """Sort key: runs of digits count as numbers."""
-    parts = re.findall(r"\d+|\D+", name)
-    key = tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts)
-    return key, name
 
 
 class FrameFolder:

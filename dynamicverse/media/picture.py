@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from dynamicverse.media.source import Orientation
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _BASELINE = (0xC0, 0xC1)
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}

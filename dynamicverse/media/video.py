@@ -17,15 +17,14 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from dynamicverse.errors import InputError, Reason
+from dynamicverse.media.files import ends_early, require_readable
 from dynamicverse.media.refused import refused_size
 from dynamicverse.media.source import (
     Frame,
     Limits,
     MediaInfo,
     Orientation,
-    ends_early,
     on_black,
-    require_readable,
     scaled,
 )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -256,3 +258,10 @@ def test_frames_are_estimated_without_opening(tmp_path: Path, bucket: str) -> No
     }
     assert estimates == {"a": 7, "X": 5}
     assert sources.frames_estimate(discover([f"{bucket}/set"])[0][0]) == 3
+
+
+def test_planning_needs_no_decoder() -> None:
+    """`plan`, `status` and small pods import this module: it must stay light."""
+    script = "import sys, dynamicverse.curation.sources as s; print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not {"av", "cv2", "numpy", "fsspec", "torch"} & set(out.stdout.split())

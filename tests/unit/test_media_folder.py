@@ -14,7 +14,7 @@ from media_files import corners, exif_jpeg, quarters, shot, texture, write_frame
 from dynamicverse.errors import InputError, Reason
 from dynamicverse.formats import images
 from dynamicverse.media import Frame, FrameFolder, Limits
-from dynamicverse.media.folder import natural
+from dynamicverse.media.files import natural
 from dynamicverse.media.picture import read_header
 
 

@@ -16,6 +16,7 @@ from dynamicverse.backends.tracker.trackset import Samples, assemble
 from dynamicverse.config import TracksConfig
 
 H, W = 160, 240
+MARGIN = 110  # px of texture around the view
 GRID = TracksConfig(grid_size=16)
 
 
@@ -27,28 +28,25 @@ def track(frames: list[np.ndarray], settings: TracksConfig = GRID) -> TrackSet:
 
 
 def clip(path: Callable[[int], np.ndarray], count: int, seed: int = 0) -> list[np.ndarray]:
-    """A texture moved by path(frame), a homography from the texture."""
-    image = texture(seed, H, W)
-    return [moved(image, path(frame)) for frame in range(count)]
+    """A view of a larger texture moved by path(frame), a homography of the view."""
+    image = texture(seed, H + 2 * MARGIN, W + 2 * MARGIN)
+    frames = []
+    for frame in range(count):
+        homography = shift(MARGIN, MARGIN) @ path(frame) @ shift(-MARGIN, -MARGIN)
+        frames.append(moved(image, homography)[MARGIN:-MARGIN, MARGIN:-MARGIN])
+    return frames
 
 
-def errors(tracks: TrackSet, path: Callable[[int], np.ndarray], margin: float = 12) -> np.ndarray:
-    """Distance (F,N) from where the query position is carried to, px.
-
-    NaN where not visible, and for what came from or goes to beyond the image, where the
-    moved texture is mirrored.
-    """
+def errors(tracks: TrackSet, path: Callable[[int], np.ndarray]) -> np.ndarray:
+    """Distance (F,N) from where the query position is carried to, px; NaN if not visible."""
     tracks_FN2, visible_FN, _ = tracks.dense(0, tracks.frame_count)
-    start_N2 = tracks_FN2[tracks.query_N, np.arange(len(tracks))]
     error_FN = np.full(visible_FN.shape, np.nan)
     for query in np.unique(tracks.query_N):
         mine = tracks.query_N == query
-        origin = carried(np.linalg.inv(path(query)), start_N2[mine])
-        real = ((origin > margin) & (origin < np.array([W, H]) - margin)).all(axis=1)
+        origin = carried(np.linalg.inv(path(query)), tracks_FN2[query, mine])
         for frame in range(tracks.frame_count):
-            truth = carried(path(frame), origin)
-            error = np.linalg.norm(tracks_FN2[frame, mine] - truth, axis=1)
-            error_FN[frame, mine] = np.where(visible_FN[frame, mine] & real, error, np.nan)
+            error = np.linalg.norm(tracks_FN2[frame, mine] - carried(path(frame), origin), axis=1)
+            error_FN[frame, mine] = np.where(visible_FN[frame, mine], error, np.nan)
     return error_FN
 
 

@@ -212,9 +212,9 @@ class _Clip:
         guess, rival = search(frame.smoothed, wanted, live.points_L2[rows], warp)
         points, warp, similarity = align(frame.smoothed, wanted, guess, warp, ITERATIONS)
         shift = np.linalg.norm(points - guess, axis=1)
-        back = (similarity >= FOUND_AGAIN) & (shift <= MAX_CORRECTION) & _sane(warp)
-        back &= similarity - rival >= UNIQUE
-        back &= _inside(points, frame.grey, PATCH_SIDE // 2)
+        back = _sane(warp) & _inside(points, frame.grey, PATCH_SIDE // 2)
+        back &= (similarity >= FOUND_AGAIN) & (similarity - rival >= UNIQUE)
+        back &= shift <= MAX_CORRECTION
         rows = rows[back]
         live.points_L2[rows], live.warp_L22[rows] = points[back], warp[back]
         live.similarity_L[rows], live.error_L[rows] = similarity[back], 0.0
