@@ -94,12 +94,18 @@ class AnalysisConfig(Section):
     """Which objects move."""
 
     backend: str = "motion"
+    min_frames: int = Field(5, ge=1, description="motion: drop objects seen in fewer frames")
+    min_support: float = Field(
+        0.3, ge=0, le=1, description="motion: share of an object's pixels that must move by "
+        "their own evidence, not by their colour"
+    )
 
 
 class SegmentationConfig(Section):
     """Instance masks of the moving objects."""
 
     backend: str = "motion"
+    visuals: bool = Field(True, description="write pictures and videos of the masks as well")
 
 
 class TracksConfig(Section):

@@ -18,8 +18,8 @@ from dynamicverse.errors import ConfigError
 from dynamicverse.runner import plan as planning
 from dynamicverse.runner import status
 from dynamicverse.runner.plan import RUNS, Run
+from dynamicverse.runner.publish import publish_index
 from dynamicverse.runner.store import Store, dump_json
-from dynamicverse.runner.summary import publish_index
 
 
 @dataclass(frozen=True)

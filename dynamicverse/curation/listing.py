@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dynamicverse.errors import InputError, MissingModelError, Reason, StorageError
-from dynamicverse.media.files import is_picture, unreadable
+from dynamicverse.media.files import PICTURES, is_picture, unreadable
 
 VIDEOS = (
     *(".3g2", ".3gp", ".apng", ".asf", ".avi", ".dv", ".flv", ".gif", ".h264", ".hevc", ".ivf"),
@@ -38,8 +38,8 @@ class Listing:
             self.videos[name] = size
         elif is_picture(name):
             self.pictures += 1
-        elif not name.startswith("."):
-            self.others.append(name)
+        elif not name.startswith(".") or name.lower().endswith((*VIDEOS, *PICTURES)):
+            self.others.append(name)  # hidden media too: they are passed over, not forgotten
 
 
 def is_remote(url: str) -> bool:

@@ -38,6 +38,7 @@ Progress = Callable[[int, int], None]
 PRIOR_SIGMA = 0.15  # of log f, where a focal length is given and may be improved
 FOCAL_STARTS = (0.7, 1.2, 2.0)  # × the expected focal length
 FIRST_MOTION = 0.04  # of the longer side between keyframes, median
+LEAST_KEYFRAMES = 8  # or all frames, where there are fewer
 SURVIVAL = 0.6  # of the tracks of a keyframe must be left in the next
 OBSERVABLE = 0.25  # largest standard deviation of log f of an estimate
 DOUBTFUL = 0.05  # from here on its uncertainty is stated
@@ -139,12 +140,16 @@ class _Clip:
         return self._full(world)
 
     def _keyframes(self) -> Indices:
-        """Keyframes of the clip, no more than may be adjusted together."""
+        """Keyframes of the clip: enough for three views, no more than may be adjusted together."""
         motion, survival = FIRST_MOTION * max(self.graph.size), SURVIVAL
         keyframes = self.graph.keyframes(motion, survival)
         while len(keyframes) > self.settings.max_frames and survival > 0.1:
             motion, survival = motion * 1.5, survival * 0.8
             keyframes = self.graph.keyframes(motion, survival)
+        if len(keyframes) < LEAST_KEYFRAMES:  # slow motion
+            count = min(LEAST_KEYFRAMES, self.graph.frames)
+            even = np.linspace(0, self.graph.frames - 1, count).round().astype(np.int64)
+            keyframes = np.union1d(keyframes, even)
         return keyframes
 
     # a camera that moves

@@ -29,10 +29,10 @@ BASE = 0.15  # share of an object's height whose columns count as standing on th
 BAND = (1, 14)  # rows below the contact that show the ground, px of the working resolution
 MIN_AREA = 12  # px of the working resolution
 MIN_GROUND = 12  # pixels of ground that a plane is fitted to
-FIT_ROUNDS = 3
+FIT_ROUNDS = 10
 MAX_CUT = 0.5  # share of the base that may be cut off by the picture
-SMOOTH_FRAMES = 2.0  # standard deviation of the smoothing over time
-BRIDGE_FRAMES = 6  # contacts farther away in time say nothing
+SMOOTH_FRAMES = 1.5  # standard deviation of the smoothing over time
+BRIDGE_FRAMES = 4  # contacts farther away in time say nothing
 JUMP = 0.15  # a contact that differs so much from its neighbours in time is dropped
 
 

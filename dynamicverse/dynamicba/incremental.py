@@ -59,7 +59,7 @@ def grow_all(
 
 def finish(world: Map, prior: FocalPrior | None) -> Solution | None:
     """Adjust to convergence, the outliers decided anew in between."""
-    world.adjust(prior, FINAL_ITERATIONS, 1e-5)
+    world.adjust(prior, FINAL_ITERATIONS, 1e-4)
     world.classify()
     world.triangulate()
     return world.adjust(prior, FINAL_ITERATIONS, 1e-6, uncertainty=True)

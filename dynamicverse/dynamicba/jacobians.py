@@ -52,8 +52,8 @@ def project(R_33W: Tensor, t_3W: Tensor, points_3P: Tensor) -> Projection:
         .addcmul_(points_3P[2, :, None], R_33W[i, 2])
         for i in range(3)
     )
-    inverse = z.clamp_(min=MIN_DEPTH).reciprocal_()
-    return Projection(x.mul_(inverse), y.mul_(inverse), inverse)
+    inverse = z.clamp(min=MIN_DEPTH).reciprocal()
+    return Projection(x * inverse, y * inverse, inverse)
 
 
 def residuals(projection: Projection, focal: Tensor, xy_2PW: Tensor) -> Tensor:

@@ -257,7 +257,7 @@ class Map:
         return solution
 
     def refocus(self, focal: float) -> None:
-        """Set the focal length; depths follow, so that most of the parallax is kept."""
+        """Set the focal length; cameras and points stay and need an adjustment afterwards."""
         old = self.structure
         self.structure = Structure(old.R_F33, old.t_F3, old.points_N3, focal)
 

@@ -50,12 +50,12 @@ def _corners(full: tuple[int, int], small: tuple[int, int]) -> list[npt.NDArray[
 
 
 def _edges(inverse_hw: Floats32, full: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Pixels (H,W) among whose four samples one is unknown or far from the others."""
+    """Pixels (H,W) among whose four samples some are known, and one is not or is far off."""
     window = np.ones((2, 2), np.uint8)
     anchor = (0, 0)
     low_hw = cv2.erode(inverse_hw, window, anchor=anchor, borderType=cv2.BORDER_REPLICATE)
     high_hw = cv2.dilate(inverse_hw, window, anchor=anchor, borderType=cv2.BORDER_REPLICATE)
-    rough_hw = (high_hw - low_hw > SMOOTH * high_hw) | (low_hw <= 0)
+    rough_hw = high_hw - low_hw > SMOOTH * high_hw  # also true next to 0, not amid zeros
     rows, columns = (c[0] for c in _corners(full, inverse_hw.shape))
     return np.asarray(rough_hw[rows[:, None], columns], np.bool_)
 
@@ -68,14 +68,15 @@ def _most_alike(
 ) -> npt.NDArray[np.intp]:
     """For flat pixel indices `edge`, the flat index of the sample with the nearest colour."""
     rows, columns = np.divmod(edge, rgb_HW3.shape[1])
-    colour_E3 = rgb_HW3.reshape(-1, 3)[edge].astype(np.int32)
-    best_E = np.full(len(edge), np.iinfo(np.int32).max, np.int64)
+    colour_E3 = rgb_HW3.reshape(-1, 3)[edge].astype(np.float32)
+    small_N3 = small_hw3.reshape(-1, 3).astype(np.float32)
+    best_E = np.full(len(edge), np.inf, np.float32)
     chosen_E = np.zeros(len(edge), np.intp)
     for row_side in corners[0]:
         for column_side in corners[1]:
             sample_E = row_side[rows] * small_hw3.shape[1] + column_side[columns]
-            difference_E3 = small_hw3.reshape(-1, 3)[sample_E].astype(np.int32) - colour_E3
-            distance_E = np.sum(difference_E3 * difference_E3, 1)
+            difference_E3 = small_N3[sample_E] - colour_E3
+            distance_E = np.einsum("ec,ec->e", difference_E3, difference_E3)
             nearer_E = distance_E < best_E
             best_E[nearer_E] = distance_E[nearer_E]
             chosen_E[nearer_E] = sample_E[nearer_E]

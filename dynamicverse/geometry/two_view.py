@@ -160,14 +160,12 @@ def _refine(R: Array, t: Array, one: Array, two: Array, threshold: float) -> tup
     cost = _robust_cost(R, t, one, two, scale)
     for _ in range(15):
         base = _signed_sampson(essential(R, t), one, two)
-        moved = (_perturbed(R, t, delta * axis) for axis in np.eye(5))
-        J = np.stack(
-            [(_signed_sampson(essential(*pose), one, two) - base) / delta for pose in moved], 1
-        )
+        moved = (essential(*_perturbed(R, t, delta * axis)) for axis in np.eye(5))
+        J = np.stack([(_signed_sampson(E, one, two) - base) / delta for E in moved], 1)
         weight = 1.0 / (1.0 + (base / scale) ** 2)
         H = (J * weight[:, None]).T @ J
         step = -np.linalg.solve(H + damping * np.diag(np.diag(H)), J.T @ (weight * base))
-        trial = _perturbed(R, t, step)
+        trial = _perturbed(R, t, np.asarray(step, np.float64))
         trial_cost = _robust_cost(*trial, one, two, scale)
         if trial_cost < cost:
             small = cost - trial_cost < 1e-6 * cost

@@ -135,7 +135,7 @@ class VideoReader:
                 "set one frame after the one before"
             )
         if self._damaged:
-            self.warnings.append(f"{self._damaged} damaged frames were left out")
+            self.warnings.append(f"damaged frames left out: {self._damaged}")
         if self._cut:
             self._reject_truncated()
             self.warnings.append(f"the file ends early; {index} whole frames were used")

@@ -72,9 +72,9 @@ def main() -> None:
     parser.add_argument("--base-image")
     parser.add_argument("--torch", default="cpu-test", choices=["cuda", "cpu-test"])
     parser.add_argument("--archive", type=Path)
-    parser.add_argument("options", nargs="*", help="options for podman or docker, after --")
-    given = parser.parse_args()
-    build(given.tag, given.base_image, given.torch, given.options)
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    given = parser.parse_args(sys.argv[1:end])
+    build(given.tag, given.base_image, given.torch, sys.argv[end + 1 :])
     if given.archive:
         save(given.tag, given.archive)
 

@@ -85,7 +85,8 @@ def test_a_folder_of_videos_and_frame_folders(tmp_path: Path) -> None:
         ("c", "frames"),
         ("d", "frames"),
     ]
-    assert discover([str(tmp_path)])[1] == [str(tmp_path / "notes.txt")]
+    passed_over = [str(tmp_path / n) for n in (".hidden.mp4", "notes.txt")]
+    assert discover([str(tmp_path)])[1] == passed_over
 
 
 def test_pictures_in_a_folder_make_it_one_clip_unless_it_holds_frame_folders(

@@ -30,7 +30,7 @@ def views(count: int, depth: tuple[float, float] = (3.0, 7.0)) -> tuple[np.ndarr
 def test_true_matches_satisfy_the_epipolar_geometry() -> None:
     _, one, two = views(50)
     assert sampson_distance(essential(R, T), one, two).max() < 1e-12
-    off = two + [0.0, 0.01]
+    off = two + np.array([0.0, 0.01])
     assert np.median(sampson_distance(essential(R, T), one, off)) == pytest.approx(0.007, rel=0.2)
 
 
@@ -75,7 +75,7 @@ def test_same_input_same_pose() -> None:
 
 def test_rotation_with_outliers() -> None:
     rng = np.random.default_rng(2)
-    one = rng.normal(size=(400, 3)) + [0, 0, 4]
+    one = rng.normal([0, 0, 4], 1, (400, 3))
     one /= np.linalg.norm(one, axis=1, keepdims=True)
     two = one @ R.T
     wrong = rng.random(400) < 0.4

@@ -112,7 +112,7 @@ class KltTracker:
     def track(self, frames: FrameReader, progress: Callable[[int], None]) -> TrackSet:
         """Tracks of the whole clip.
 
-        Memory: `interval` frames, 5 kB for each live point, 22 bytes for each sample.
+        Memory: `interval` frames, 4 kB for each live point, 20 bytes for each sample.
         """
         clip = _Clip(self._settings)
         size = (0, 0)

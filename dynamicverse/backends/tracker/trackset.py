@@ -92,12 +92,18 @@ class TrackSet:
         Before its span a track stands at its first position, after it at its last;
         it is visible in neither.
         """
-        frames_f1 = np.arange(first, stop)[:, None]
-        row_fN = np.clip(frames_f1 - self.first_N, 0, self.length_N - 1) + self.offsets_N1[:-1]
-        inside_fN = (frames_f1 >= self.first_N) & (frames_f1 < self.first_N + self.length_N)
-        visible_fN = self.visible_M[row_fN] & inside_fN
-        confidence_fN = np.where(visible_fN, self.confidence_M[row_fN], np.float32(0.0))
-        return self.positions_M2[row_fN], visible_fN, confidence_fN
+        count, last_N = stop - first, self.length_N - 1
+        tracks_fN2 = np.empty((count, len(self), 2), np.float32)
+        visible_fN = np.empty((count, len(self)), bool)
+        confidence_fN = np.zeros((count, len(self)), np.float32)
+        for row in range(count):  # a frame at a time: no index array of the whole size
+            since_N = first + row - self.first_N
+            sample_N = np.clip(since_N, 0, last_N) + self.offsets_N1[:-1]
+            tracks_fN2[row] = self.positions_M2[sample_N]
+            seen_N = self.visible_M[sample_N] & (since_N >= 0) & (since_N <= last_N)
+            visible_fN[row] = seen_N
+            confidence_fN[row, seen_N] = self.confidence_M[sample_N[seen_N]]
+        return tracks_fN2, visible_fN, confidence_fN
 
 
 def assemble(

@@ -1,0 +1,200 @@
+"""What in one frame the static background does not explain, over several time gaps.
+
+For each gap the flow is compared with what the background would do. Two questions are asked:
+how far is it from the dominant plane's motion (all that moves, and all parallax), and how far
+from the epipolar line (moves for sure, but motion along the line is not seen). A residual
+counts only where the picture can tell: where the frame, warped by the static explanation,
+fits worse than warped by the flow. Textureless regions, where flow is a guess, do not vote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dynamicverse.backends.analysis import Flow, Valid
+from dynamicverse.backends.analysis.background import (
+    EPIPOLAR_FLOOR,
+    Background,
+    epipolar_offset,
+    fit_background,
+    plane_flow,
+)
+from dynamicverse.backends.analysis.working import Map, WorkingClip
+
+GAPS = (1, 2, 4, 8)
+EPIPOLAR_FROM = 2  # frames; the distance to the line is small against noise over one frame
+PATCH_SIGMA = 1.2  # px, the neighbourhood that is compared
+PICTURE_NOISE = 40.0  # squared RGB difference that is nothing
+PLANE_NOISE_CAP = 0.15  # px times sqrt(gap): parallax is not noise
+PARALLAX_FROM = 0.3  # px times sqrt(gap), residual that shows parallax
+PARALLAX_ALONG = 0.2  # share of it that may be off the epipolar line
+COVERED_FROM, COVERED_RANGE = 100.0, 400.0  # squared RGB difference
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Residual speeds of one frame, working px per frame, averaged over the gaps.
+
+    plane_HW, epipolar_HW: where the picture confirms them; ..._raw_HW: wherever flow is
+    consistent. parallax_HW: share of the gaps in which a pixel leaves the plane but keeps to
+    its epipolar line. noise: of the epipolar residual, px. plane_H: to the next frame.
+    """
+
+    plane_HW: Map
+    plane_raw_HW: Map
+    epipolar_HW: Map
+    epipolar_raw_HW: Map
+    parallax_HW: Map
+    noise: float
+    plane_H: npt.NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class _Residual:
+    """One gap. plane, epipolar: px a frame beyond noise; seen_plane, seen_epipolar: 0..1, does
+    the picture confirm it; misfit: squared RGB difference under the plane's motion."""
+
+    valid_HW: Valid
+    plane_HW: Map
+    seen_plane_HW: Map
+    misfit_HW: Map
+    epipolar_HW: Map
+    seen_epipolar_HW: Map
+    parallax_HW: Valid
+
+
+def collect_evidence(clip: WorkingClip) -> Iterator[Evidence]:
+    """Evidence of every frame, in order. Deterministic: the seed is the frame and the gap."""
+    fits: dict[tuple[int, int], Background | None] = {}
+    for frame in range(clip.frame_count):
+        forward = clip.chains(frame, GAPS, 1)
+        backward = clip.chains(frame, GAPS, -1)
+        for gap, (flow_HW2, valid_HW) in forward.items():
+            fits[frame, gap] = _fit(clip, flow_HW2, valid_HW, frame * 64 + gap)
+        found: dict[int, _Residual] = {}
+        noises = []
+        for gap, (flow_HW2, valid_HW) in (forward | backward).items():
+            fit = fits[frame, gap] if gap > 0 else fits.pop((frame + gap, -gap))
+            if fit is None:
+                continue
+            background = fit if gap > 0 else fit.reversed()
+            noises.append(background.epipolar_noise)
+            found[gap] = _residual(clip, frame, gap, background, flow_HW2, valid_HW)
+        following = fits.get((frame, 1))
+        yield _average(
+            (clip.height, clip.width),
+            found,
+            max(float(np.mean(noises)), EPIPOLAR_FLOOR) if noises else 1.0,
+            None if following is None else following.H,
+        )
+
+
+def _fit(clip: WorkingClip, flow_HW2: Flow, valid_HW: Valid, seed: int) -> Background | None:
+    use_HW = np.zeros_like(valid_HW)
+    use_HW[::2, ::2] = valid_HW[::2, ::2]
+    points_N2 = np.stack([clip.x_HW[use_HW], clip.y_HW[use_HW]], 1)
+    return fit_background(points_N2, points_N2 + flow_HW2[use_HW], seed)
+
+
+def _residual(
+    clip: WorkingClip,
+    frame: int,
+    gap: int,
+    background: Background,
+    flow_HW2: Flow,
+    valid_HW: Valid,
+) -> _Residual:
+    frames = abs(gap)
+    now = clip.rgb(frame).astype(np.float32)
+    then = clip.rgb(frame + gap).astype(np.float32)
+    static_HW2 = plane_flow(background.H, clip.x_HW, clip.y_HW)
+    plane_HW = np.asarray(cv2.magnitude(*cv2.split(flow_HW2 - static_HW2)))
+    noise = min(background.plane_noise, PLANE_NOISE_CAP * frames**0.5)
+    moved_misfit_HW = _misfit(now, clip.warp(then, flow_HW2))
+    plane_misfit_HW = _misfit(now, clip.warp(then, static_HW2))
+    seen_plane_HW = _confirmed(plane_misfit_HW, moved_misfit_HW)
+    if background.F is None:
+        epipolar_HW, epipolar_noise = plane_HW, noise
+        seen_epipolar_HW = seen_plane_HW
+    else:
+        epipolar_noise = background.epipolar_noise
+        epipolar_HW, offset_HW2 = epipolar_offset(background.F, clip.x_HW, clip.y_HW, flow_HW2)
+        line_misfit_HW = _misfit(now, clip.warp(then, flow_HW2 + offset_HW2))
+        seen_epipolar_HW = _confirmed(line_misfit_HW, moved_misfit_HW)
+    parallax_HW = (
+        valid_HW
+        & (plane_HW > PARALLAX_FROM * frames**0.5)
+        & (epipolar_HW < PARALLAX_ALONG * plane_HW)
+        & (seen_plane_HW > 0.2)
+    )
+    return _Residual(
+        valid_HW,
+        np.maximum(plane_HW - 2 * noise, 0) / frames,
+        seen_plane_HW,
+        plane_misfit_HW,
+        np.maximum(epipolar_HW - 2 * epipolar_noise, 0) / frames,
+        seen_epipolar_HW * valid_HW,
+        parallax_HW,
+    )
+
+
+def _misfit(one_HW3: Map, two_HW3: Map) -> Map:
+    """Squared RGB difference (H,W), averaged over a patch."""
+    difference = cv2.absdiff(one_HW3, two_HW3)
+    squared = np.einsum("hwc,hwc->hw", difference, difference)
+    return np.asarray(cv2.GaussianBlur(squared, (0, 0), PATCH_SIGMA))
+
+
+def _confirmed(static_misfit_HW: Map, moved_misfit_HW: Map) -> Map:
+    """0..1: how clearly the static explanation fits the picture worse than the flow does."""
+    gain_HW = (static_misfit_HW - moved_misfit_HW) / (moved_misfit_HW + PICTURE_NOISE)
+    return np.clip(gain_HW, 0, 1)
+
+
+def _average(
+    shape: tuple[int, int],
+    found: dict[int, _Residual],
+    noise: float,
+    plane_H: npt.NDArray[np.float64] | None,
+) -> Evidence:
+    plane_HW, raw_HW, epipolar_HW, epipolar_raw_HW, parallax_HW, known_HW = (
+        np.zeros(shape, np.float32) for _ in range(6)
+    )
+    longest = max((abs(gap) for gap in found), default=0)
+    epipolar_gaps = [g for g in found if abs(g) >= min(EPIPOLAR_FROM, longest)]
+    for residual in (found[g] for g in epipolar_gaps):
+        epipolar_HW += residual.epipolar_HW * residual.seen_epipolar_HW
+        epipolar_raw_HW += residual.epipolar_HW * residual.valid_HW
+        parallax_HW += residual.parallax_HW
+        known_HW += residual.valid_HW
+    for gap, residual in found.items():
+        valid_HW = residual.valid_HW
+        plane_HW += residual.plane_HW * residual.seen_plane_HW * valid_HW
+        raw_HW += residual.plane_HW * valid_HW
+        opposite = found.get(-gap)
+        if abs(gap) <= 2 and opposite is not None:
+            lost_HW = _covered(residual, opposite) * ~valid_HW
+            plane_HW += lost_HW
+            raw_HW += lost_HW
+    return Evidence(
+        plane_HW / max(len(found), 1),
+        raw_HW / max(len(found), 1),
+        epipolar_HW / max(len(epipolar_gaps), 1),
+        epipolar_raw_HW / max(len(epipolar_gaps), 1),
+        parallax_HW / np.maximum(known_HW, 1),
+        noise,
+        plane_H,
+    )
+
+
+def _covered(one: _Residual, other: _Residual) -> Map:
+    """Evidence where flow is inconsistent, as on fast limbs: the static explanation fails
+    in the frame before and in the frame after. An uncovered background fails in one only."""
+    misfit_HW = np.minimum(one.misfit_HW, other.misfit_HW)
+    sure_HW = np.clip((misfit_HW - COVERED_FROM) / COVERED_RANGE, 0, 1)
+    return np.minimum(one.plane_HW, other.plane_HW) * sure_HW
