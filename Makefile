@@ -20,7 +20,7 @@ $(VENV)/core: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/dev: $(VENV)/core
-	$(PIP_INSTALL) -e '.[s3,dev]'
+	$(PIP_INSTALL) -e '.[s3,cluster,dev]'
 	@touch $@
 
 setup: $(VENV)/dev  ## create .venv with everything for development
@@ -33,7 +33,7 @@ demo: $(VENV)/core $(if $(filter build/bikes.mp4,$(VIDEO)),build/bikes.mp4)  ## 
 	$(BIN)/dynamicverse run "$(VIDEO)" --out "$(OUT)" --dataset demo --workers $(WORKERS)
 
 test: setup build/bikes.mp4  ## all tests: unit, integration on real clips, S3, browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-unit: setup  ## the fast tests
 	$(BIN)/python -m pytest tests/unit

@@ -94,10 +94,14 @@ class AnalysisConfig(Section):
     """Which objects move."""
 
     backend: str = "motion"
-    min_frames: int = Field(5, ge=1, description="motion: drop objects seen in fewer frames")
+    min_frames: int = Field(8, ge=1, description="motion: drop objects seen in fewer frames")
     min_support: float = Field(
         0.3, ge=0, le=1, description="motion: share of an object's pixels that must move by "
         "their own evidence, not by their colour"
+    )
+    min_share: float = Field(
+        0.005, ge=0, le=1, description="motion: drop objects with a smaller share of the pixels "
+        "(all frames) of the largest object"
     )
 
 

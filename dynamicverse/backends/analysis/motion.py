@@ -47,6 +47,7 @@ class MotionAnalysis:
     def __init__(self, settings: AnalysisConfig) -> None:
         self._shortest = settings.min_frames
         self._support = settings.min_support
+        self._share = settings.min_share
 
     def analyse(
         self,
@@ -101,7 +102,7 @@ class MotionAnalysis:
             if len(track.areas) >= shortest and track.support >= self._support
         ]
         kept.sort(key=lambda item: (-item[1].mass, item[0]))
-        kept = kept[:MAX_ID]
+        kept = [item for item in kept if item[1].mass >= self._share * kept[0][1].mass][:MAX_ID]
         names = np.zeros(len(linker.instances) + 1, np.uint8)
         number = {root: i + 1 for i, (root, _) in enumerate(kept)}
         for i in linker.instances:

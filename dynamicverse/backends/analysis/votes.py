@@ -26,6 +26,7 @@ MEMORY = 0.8  # weight of the past per frame
 SPEED_FLOOR = 0.05  # working px a frame; slower is not told from noise
 SPEED_SHARE = 0.4  # of the speed of what moves most: slower is rest beside it
 EPIPOLAR_SHARE = 0.25
+EPIPOLAR_NOISES = 2.0  # standard deviations a frame: errors of flow are not independent
 NEAR, FAR = 8, 12  # frames to either side over which a scene's statistics are taken
 PARALLAX_NONE, PARALLAX_SURE = 0.06, 0.12  # share of the pixels outside what moves
 UNKNOWN = -0.3  # vote where flow says moving and the picture cannot confirm it
@@ -63,7 +64,8 @@ def vote(clip: WorkingClip, evidence: Iterable[Evidence], scratch: Scratch) -> V
     parallax_F = _median(parallax_F, FAR)
     rotating_F = np.clip((PARALLAX_SURE - parallax_F) / (PARALLAX_SURE - PARALLAX_NONE), 0, 1)
     plane_threshold_F = np.maximum(SPEED_SHARE * plane_F, SPEED_FLOOR)
-    epipolar_threshold_F = np.maximum(_median(noise_F, NEAR), EPIPOLAR_SHARE * epipolar_F)
+    noise_F = EPIPOLAR_NOISES * _median(noise_F, NEAR)
+    epipolar_threshold_F = np.maximum(noise_F, EPIPOLAR_SHARE * epipolar_F)
 
     def frame(t: int) -> Map:
         plane, raw, epipolar, epipolar_raw = _decode(coded[t])[:4]
