@@ -96,12 +96,18 @@ class AnalysisConfig(Section):
     backend: str = "motion"
     min_frames: int = Field(8, ge=1, description="motion: drop objects seen in fewer frames")
     min_support: float = Field(
-        0.3, ge=0, le=1, description="motion: share of an object's pixels that must move by "
-        "their own evidence, not by their colour"
+        0.3,
+        ge=0,
+        le=1,
+        description="motion: share of an object's pixels that must move by "
+        "their own evidence, not by their colour",
     )
     min_share: float = Field(
-        0.005, ge=0, le=1, description="motion: drop objects with a smaller share of the pixels "
-        "(all frames) of the largest object"
+        0.005,
+        ge=0,
+        le=1,
+        description="motion: drop objects with a smaller share of the pixels "
+        "(all frames) of the largest object",
     )
 
 
@@ -204,6 +210,14 @@ class ReportConfig(Section):
     points: int = Field(30_000, ge=0, le=40_000, description="static points of the 4D view")
 
 
+class ClusterConfig(Section):
+    """What a cluster costs. Not part of a run's identity."""
+
+    prices: dict[str, float] = Field(
+        {}, description="$ per hour of one pod, by GPU pool (a gpu-type, any, cpu)"
+    )
+
+
 class Config(Section):
     """Everything that decides what a run computes."""
 
@@ -217,6 +231,7 @@ class Config(Section):
     reconstruction: ReconstructionConfig = ReconstructionConfig()
     captions: CaptionsConfig = CaptionsConfig()
     report: ReportConfig = ReportConfig()
+    cluster: ClusterConfig = ClusterConfig()
 
 
 def load(

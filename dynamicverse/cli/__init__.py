@@ -7,7 +7,7 @@ import sys
 import typer
 
 from dynamicverse import __version__
-from dynamicverse.cli import inspect, quarantine, run
+from dynamicverse.cli import cluster, inspect, quarantine, run
 from dynamicverse.cli.console import fail
 from dynamicverse.errors import DynamicVerseError
 
@@ -49,6 +49,10 @@ _debug = False
 app.command("run", rich_help_panel="Make scenes")(run.run)
 app.command("plan", rich_help_panel="Make scenes")(run.plan)
 app.command("stage", rich_help_panel="Make scenes")(run.stage)
+app.command("submit", rich_help_panel="On a cluster")(cluster.submit)
+app.command("cancel", rich_help_panel="On a cluster")(cluster.cancel)
+app.command("resume", rich_help_panel="On a cluster")(cluster.resume)
+app.add_typer(cluster.app, name="cluster", hidden=True)
 app.command("status", rich_help_panel="Look at results")(inspect.status)
 app.command("validate", rich_help_panel="Look at results")(inspect.validate)
 app.command("report", rich_help_panel="Look at results")(inspect.report)

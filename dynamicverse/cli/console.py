@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynamicverse.errors import EXIT_BAD_INPUT, EXIT_TRANSIENT, DynamicVerseError
@@ -14,10 +16,18 @@ if TYPE_CHECKING:
     from dynamicverse.runner.events import Event, Observer
 
 
+MAX_TERMINATION_MESSAGE = 1000  # characters; Kubernetes keeps 4096 bytes
+
+
 def fail(error: DynamicVerseError) -> int:
-    """Print an error as one line; returns the exit code that its reason asks for."""
+    """Print an error as one line; returns the exit code that its reason asks for.
+
+    A pod's container also leaves it where Kubernetes looks for the reason of an end.
+    """
     text = " ".join(str(error).split())
     print(f"dynamicverse: error: {text}", file=sys.stderr)
+    if log := os.environ.get("DYNAMICVERSE_TERMINATION_LOG"):
+        Path(log).write_text(text[:MAX_TERMINATION_MESSAGE], "utf-8")
     return EXIT_TRANSIENT if error.reason.transient else EXIT_BAD_INPUT
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dynamicverse.cli.console import print_json, print_table
 from dynamicverse.errors import EXIT_BAD_INPUT, ConfigError
+
+if TYPE_CHECKING:
+    from dynamicverse.cluster.overview import Overview
 
 Root = Annotated[str, typer.Argument(help="The output root: a folder or an fsspec URL.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -23,8 +26,8 @@ def status(
     json: Json = False,
 ) -> None:
     """How far the runs of a root are, from their ledgers."""
+    from dynamicverse.cluster import overview
     from dynamicverse.runner import plan
-    from dynamicverse.runner import status as of
     from dynamicverse.runner.store import Store
 
     store = Store(root)
@@ -32,21 +35,20 @@ def status(
         names = [run] if run else plan.list_runs(store)
         if not names:
             raise ConfigError(f"{root}: no runs there; make one with `dynamicverse run`")
-        found = [of.of_run(plan.open_named(store, name)) for name in names]
+        runs = [plan.open_named(store, name) for name in names]
+        found = [overview.of_run(one, one.config.cluster.prices) for one in runs]
         if json:
             print_json([status.to_json() for status in found])
         else:
             for one in found:
                 _print_status(one)
-        if not watch or all(one.complete for one in found):
+        if not watch or all(one.status.complete for one in found):
             return
         time.sleep(WATCH_SECONDS)
 
 
-def _print_status(found: object) -> None:
-    from dynamicverse.runner.status import RunStatus
-
-    assert isinstance(found, RunStatus)
+def _print_status(overview: Overview) -> None:
+    found = overview.status
     state = "complete" if found.complete else f"about {found.eta_seconds} s left"
     print(f"{found.run}: {found.sources} sources, {found.scenes} scenes, {state}")
     keys = ("stage", "expected", "done", "cached", "quarantined", "blocked", "rejected")
@@ -55,6 +57,11 @@ def _print_status(found: object) -> None:
     print_table([k.replace("_", " ") for k in (*keys, *more)], rows)
     for reason, count in sorted(found.failures.items()):
         print(f"  {count} failed: {reason}")
+    if overview.scenes_per_hour is not None:
+        print(f"  {overview.scenes_per_hour:.0f} scenes/h")
+    for cost in overview.costs:
+        price = "no price" if cost.usd is None else f"${cost.usd:.2f}"
+        print(f"  {cost.pool}: {cost.hours:.2f} h, {price}")
 
 
 def validate(root: Root, json: Json = False) -> None:

@@ -62,6 +62,10 @@ def replay(
     scenes: Annotated[list[str] | None, typer.Argument(help="Only these; all if none.")] = None,
     dataset: Dataset = None,
     workers: Annotated[int, typer.Option(min=0, help="Scenes at a time.")] = 1,
+    namespace: Annotated[
+        str | None, typer.Option(help="Do it on the cluster, in this namespace.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="On the cluster: wait for it.")] = False,
     json: Json = False,
 ) -> None:
     """Try failed scenes again, with the configuration of their own run."""
@@ -70,6 +74,11 @@ def replay(
     from dynamicverse.runner.store import Store
 
     store = Store(root)
+    if namespace is not None:
+        from dynamicverse.cli.cluster import replay_on_cluster
+
+        replay_on_cluster(store, dataset, scenes, namespace, watch, json)
+        return
     cleared = 0
     for run, names in replay_runs(store, dataset, scenes):
         cleared += len(names)

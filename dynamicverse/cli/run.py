@@ -138,6 +138,7 @@ def stage(
     json: Json = False,
 ) -> None:
     """Carry out one stage for one shard of a run: what a pod does."""
+    from dynamicverse.cluster.pod import watch_shard
     from dynamicverse.runner import plan as planning
     from dynamicverse.runner.execute import ShardWorker
     from dynamicverse.runner.store import Workspace, scratch_folder
@@ -145,8 +146,12 @@ def stage(
     _exit_on_sigterm()
     opened = planning.open_run(run)
     sources = len(opened.shard(shard).sources)
-    with scratch_folder(opened.store) as scratch, progress(sources, quiet=json) as observer:
-        worker = ShardWorker(opened, Workspace(opened.store, scratch), observer, keep=False)
+    with (
+        scratch_folder(opened.store) as scratch,
+        progress(sources, quiet=json) as observer,
+        watch_shard(opened, name, shard, observer) as observe,
+    ):
+        worker = ShardWorker(opened, Workspace(opened.store, scratch), observe, keep=False)
         counts = worker.execute(name, shard)
     if json:
         print_json({"stage": name, "shard": shard, "counts": dict(counts)})

@@ -12,10 +12,11 @@ import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 from dynamicverse import __version__, formats, stages
@@ -395,9 +396,12 @@ class _SceneStage:
 
 @cache
 def _software() -> dict[str, str]:
-    """Versions of what decides the arithmetic."""
-    packages = ("numpy", "scipy", "opencv-python-headless", "torch", "av")
-    return {"dynamicverse": __version__, **{name: version(name) for name in packages}}
+    """Versions of what decides the arithmetic; a slim image has not all of it."""
+    found = {"dynamicverse": __version__}
+    for name in ("numpy", "scipy", "opencv-python-headless", "torch", "av"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def start_of(attempt: Attempt) -> Event:

@@ -40,6 +40,7 @@ class Ledger:
             "stage": stage,
             "shard": shard,
             "worker": f"{socket.gethostname()}:{os.getpid()}",
+            "pool": os.environ.get("DYNAMICVERSE_POOL", "cpu"),
         }
         self._written = store.read(self._path) or b""
         if self._written and not self._written.endswith(b"\n"):

@@ -114,7 +114,8 @@ def create(
     planned = [PlannedSource(source=s.url, name=s.name, kind=s.kind, frames=n) for s, n in sources]
     shards = _pack(planned, shard_frames, shard_scenes)
     values = config.model_dump(mode="json")
-    identity = [dataset, values, list(stage_names), [(p.source, p.name) for p in planned]]
+    decisive = {section: v for section, v in values.items() if section != "cluster"}
+    identity = [dataset, decisive, list(stage_names), [(p.source, p.name) for p in planned]]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     plan = Plan(
         run=f"{dataset}-{digest[:10]}",

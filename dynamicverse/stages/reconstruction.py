@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from dynamicverse.config import Config, ReconstructionConfig
 from dynamicverse.dynamicba.assemble import Assembler, Scene4D
-from dynamicverse.dynamicba.cameras import CameraSolution, solve_cameras
 from dynamicverse.dynamicba.depth_sources import Clip, DepthSource, PriorDepth, swept_depth
 from dynamicverse.dynamicba.views import SparsePoints
 from dynamicverse.formats import (
@@ -31,6 +30,9 @@ from dynamicverse.formats.npz import ArrayStream
 from dynamicverse.formats.reconstruction_info import ReconstructionInfo, Scale
 from dynamicverse.scene import Scene
 from dynamicverse.stages.base import Stage, StageContext
+
+if TYPE_CHECKING:
+    from dynamicverse.dynamicba.cameras import CameraSolution
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -56,6 +58,9 @@ class SceneViews:
 
 def run(scene: Scene, context: StageContext) -> None:
     """Write poses, depth and the fused scene; reads rgb, masks, tracks and a depth prior."""
+    # the solver needs torch, which takes seconds to import: only when there is work
+    from dynamicverse.dynamicba.cameras import solve_cameras
+
     settings = context.config.reconstruction
     info = scene_info.read(scene.scene_json)
     tracked = tracks.read(scene.tracks)

@@ -13,6 +13,7 @@ from scene_tree import write_tree
 
 from dynamicverse.backends.depth.none import NoDepth
 from dynamicverse.config import Config, DepthConfig
+from dynamicverse.dynamicba import cameras
 from dynamicverse.dynamicba.cameras import CameraSolution
 from dynamicverse.errors import DynamicVerseError
 from dynamicverse.formats import (
@@ -101,7 +102,7 @@ def run(
     scene: Scene, solution: CameraSolution | None, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[StageContext, Recorder]:
     if solution is not None:
-        monkeypatch.setattr(reconstruction, "solve_cameras", lambda *a, **k: solution)
+        monkeypatch.setattr(cameras, "solve_cameras", lambda *a, **k: solution)
     recorder = Recorder()
     context = StageContext(CONFIG, recorder)
     reconstruction.run(scene, context)
