@@ -77,7 +77,7 @@ class Cluster:
 
     def __post_init__(self) -> None:
         try:
-            from kubernetes import client, config  # type: ignore[import-untyped]
+            from kubernetes import client, config
         except ImportError as error:
             raise ConfigError("pip install 'dynamicverse[cluster]' to work with a cluster") from (
                 error
@@ -128,7 +128,7 @@ class Cluster:
         return self.create({p["name"]: str(p.get("value", "")) for p in arguments})
 
     def _call(self, method: str, **arguments: Any) -> dict[str, Any]:
-        from kubernetes.client import ApiException  # type: ignore[import-untyped]
+        from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
         try:

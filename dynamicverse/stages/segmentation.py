@@ -1,158 +1,152 @@
-"""The segmentation stage: instance masks, their labels, and copies for looking at."""
+"""Instance masks of the moving objects, what their ids mean, and pictures of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
 from dynamicverse import backends
-from dynamicverse.backends.segmenter import SegmenterBackend
 from dynamicverse.config import Config
-from dynamicverse.formats import images, labels, masks, objects, scene_info
-from dynamicverse.formats.objects import DynamicObject
-from dynamicverse.media import VideoWriter
+from dynamicverse.formats import labels, masks, objects, scene_info
+from dynamicverse.formats.labels import (
+    Instance,
+    InstanceLabels,
+    ObjectStatistics,
+    SegmentationSummary,
+)
+from dynamicverse.formats.objects import DynamicObjects
 from dynamicverse.scene import Scene
 from dynamicverse.stages.base import Stage, StageContext
+from dynamicverse.stages.mask_pictures import MaskPictures
 from dynamicverse.stages.scene_clip import SceneClip
 
-KINDS = ("original", "masks", "overlay", "segmented")
-OPACITY = 0.45
-
-
-class Statistics:
-    """Areas and boxes of the instances, gathered frame by frame."""
-
-    def __init__(self) -> None:
-        self.areas: dict[int, dict[int, int]] = {}
-        self.boxes: dict[int, list[tuple[float, float, float, float]]] = {}
-        self.pixels = 0
-
-    def add(self, frame: int, ids_HW: NDArray[np.uint8]) -> None:
-        self.pixels += ids_HW.size
-        for label in np.unique(ids_HW[ids_HW > 0]):
-            rows, columns = np.nonzero(ids_HW == label)
-            self.areas.setdefault(int(label), {})[frame] = len(rows)
-            box = (columns.min(), rows.min(), columns.max(), rows.max())
-            self.boxes.setdefault(int(label), []).append(tuple(float(v) for v in box))  # type: ignore[arg-type]
-
-    def summary(self, frame_count: int) -> labels.SegmentationSummary:
-        """result_summary.json."""
-        covered = sum(sum(areas.values()) for areas in self.areas.values())
-        return labels.SegmentationSummary(
-            frame_count=frame_count,
-            object_count=len(self.areas),
-            coverage=covered / max(self.pixels, 1),
-            objects=[
-                labels.ObjectStatistics(
-                    id=label,
-                    frames=len(areas),
-                    mean_area_px=float(np.mean(list(areas.values()))),
-                    max_area_px=float(max(areas.values())),
-                    mean_box=[round(float(v), 1) for v in np.mean(self.boxes[label], axis=0)],
-                )
-                for label, areas in sorted(self.areas.items())
-            ],
-        )
-
-    def instances(self, found: Mapping[int, DynamicObject]) -> labels.InstanceLabels:
-        """instance_labels.json: the names come from the analysis."""
-        return labels.InstanceLabels(
-            instances=[
-                labels.Instance(
-                    id=label,
-                    name=found[label].name,
-                    category=found[label].category,
-                    colour=list(masks.colour(label)),
-                    first_frame=min(areas),
-                    last_frame=max(areas),
-                )
-                for label, areas in sorted(self.areas.items())
-            ]
-        )
-
-
-class Visuals:
-    """Copies for looking at: the frames, the masks, both together, and the objects alone."""
-
-    def __init__(self, scene: Scene, info: scene_info.SceneInfo, stack: ExitStack) -> None:
-        self.scene, self.info = scene, info
-        rate = info.rate or 24.0
-        self.videos = {
-            kind: stack.enter_context(
-                VideoWriter(scene.segmentation_video(kind), info.width, info.height, rate)
-            )
-            for kind in KINDS
-        }
-        self.palette = np.array([masks.colour(i) if i else (0, 0, 0) for i in range(256)], np.uint8)
-
-    def add(self, frame: int, rgb: NDArray[np.uint8], ids: NDArray[np.uint8]) -> None:
-        colours = self.palette[ids]
-        inside = (ids > 0)[..., None]
-        blend = cv2.addWeighted(rgb, 1 - OPACITY, colours, OPACITY, 0)
-        pictures = {
-            "original": rgb,
-            "masks": colours,
-            "overlay": np.where(inside, blend, rgb),
-            "segmented": np.where(inside, rgb, np.uint8(0)),
-        }
-        for kind, picture in pictures.items():
-            path = self.scene.segmentation_frame(kind, frame)
-            if kind == "masks":
-                masks.write(path, ids)
-            elif path.suffix == ".jpg":
-                images.write_jpeg(path, picture)
-            else:
-                images.write_png(path, picture)
-            self.videos[kind].write(picture, self.info.times_s[frame])
-
-
-def settings(config: Config) -> Mapping[str, Any]:
-    """What decides the outputs."""
-    return config.segmentation.model_dump(mode="json")
-
-
-def load(config: Config) -> SegmenterBackend:
-    """The configured backend; raises MissingModelError."""
-    chosen = config.segmentation
-    backend: SegmenterBackend = backends.load("segmenter", chosen.backend, chosen)
-    return backend
+Ids = npt.NDArray[np.uint8]
 
 
 def run(scene: Scene, context: StageContext) -> None:
-    """Write the masks of every frame, the labels and the summary."""
-    info = scene_info.read(scene.scene_json)
+    """Segment what the analysis found; reads scene.json, rgb, analysis, motion and flow,
+    writes masks and segmentation."""
+    for stale in (*scene.files("masks"), *scene.files("segmentation")):
+        stale.unlink()
     found = objects.read(scene.dynamic_objects)
-    named = {item.tracking_id: item for item in found.dynamic}
     statistics = Statistics()
+    with SceneClip(scene) as clip:
+        count = len(clip)
 
-    def coarse(frame: int) -> NDArray[np.uint8] | None:
-        path = scene.motion(frame)
-        return masks.read(path) if path.is_file() else None
-
-    with SceneClip(scene) as clip, ExitStack() as stack:
-        visuals = Visuals(scene, info, stack) if context.config.segmentation.visuals else None
-
-        def write(frame: int, ids_HW: NDArray[np.uint8]) -> None:
+        def write_mask(frame: int, ids_HW: Ids) -> None:
             masks.write(scene.mask(frame), ids_HW)
             statistics.add(frame, ids_HW)
-            if visuals is not None:
-                visuals.add(frame, images.read_rgb(scene.rgb(frame)), ids_HW)
 
-        def progress(done: int) -> None:
-            context.progress(done, info.frame_count)
+        context.backend.segment(
+            clip,
+            found,
+            lambda frame: _coarse(scene, frame),
+            write_mask,
+            lambda done: context.progress(done, count),
+        )
+    for missing in (o for o in found.dynamic if o.tracking_id not in statistics.objects):
+        context.warn(f"segmentation: {missing.name} has no pixels and is left out")
+    labels.write(scene.instance_labels, statistics.labels(found))
+    labels.write_summary(scene.result_summary, statistics.summary())
+    if context.config.segmentation.visuals:
+        info = scene_info.read(scene.scene_json)
+        with MaskPictures(scene, info) as pictures:
+            for frame in range(count):
+                pictures.add(frame)
+    context.frames = count
+    context.facts |= {
+        "objects": len(statistics.objects),
+        "coverage": round(statistics.coverage, 5),
+    }
 
-        context.backend.segment(clip, found, coarse, write, progress)
-    labels.write(scene.instance_labels, statistics.instances(named))
-    summary = statistics.summary(info.frame_count)
-    labels.write_summary(scene.result_summary, summary)
-    context.frames = info.frame_count
-    context.facts["objects"] = summary.object_count
-    context.facts["coverage"] = round(summary.coverage, 4)
+
+def _coarse(scene: Scene, frame: int) -> Ids | None:
+    path = scene.motion(frame)
+    return masks.read(path) if path.exists() else None
+
+
+@dataclass
+class _Seen:
+    """One id: the frames it is in, its areas in px and the sum of its boxes."""
+
+    first: int
+    last: int
+    areas: list[int] = field(default_factory=list)
+    box_sum_4: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
+
+
+@dataclass
+class Statistics:
+    """Where the ids of a clip are; fed with one mask after the other."""
+
+    objects: dict[int, _Seen] = field(default_factory=dict)
+    frames: int = 0
+    pixels: int = 0
+    covered: int = 0
+
+    @property
+    def coverage(self) -> float:
+        """Share of all pixels that is an object."""
+        return self.covered / self.pixels if self.pixels else 0.0
+
+    def add(self, frame: int, ids_HW: Ids) -> None:
+        self.frames += 1
+        self.pixels += ids_HW.size
+        areas = np.bincount(ids_HW.ravel(), minlength=1)
+        self.covered += ids_HW.size - int(areas[0])
+        for i in (int(i) for i in np.flatnonzero(areas) if i):
+            inside_HW = ids_HW == i
+            rows, columns = np.flatnonzero(inside_HW.any(1)), np.flatnonzero(inside_HW.any(0))
+            seen = self.objects.setdefault(i, _Seen(frame, frame))
+            seen.last = frame
+            seen.areas.append(int(areas[i]))
+            seen.box_sum_4 += (columns[0], rows[0], columns[-1], rows[-1])
+
+    def labels(self, found: DynamicObjects) -> InstanceLabels:
+        """The objects of the analysis that have pixels; raises KeyError for an unknown id."""
+        named = {o.tracking_id: o for o in found.dynamic}
+        return InstanceLabels(
+            instances=[
+                Instance(
+                    id=i,
+                    name=named[i].name,
+                    category=named[i].category,
+                    colour=masks.colour(i),
+                    first_frame=seen.first,
+                    last_frame=seen.last,
+                )
+                for i, seen in sorted(self.objects.items())
+            ]
+        )
+
+    def summary(self) -> SegmentationSummary:
+        return SegmentationSummary(
+            frame_count=self.frames,
+            object_count=len(self.objects),
+            coverage=self.coverage,
+            objects=[
+                ObjectStatistics(
+                    id=i,
+                    frames=len(seen.areas),
+                    mean_area_px=sum(seen.areas) / len(seen.areas),
+                    max_area_px=float(max(seen.areas)),
+                    mean_box=(seen.box_sum_4 / len(seen.areas)).tolist(),
+                )
+                for i, seen in sorted(self.objects.items())
+            ],
+        )
+
+
+def settings(config: Config) -> Mapping[str, Any]:
+    return config.segmentation.model_dump()
+
+
+def load(config: Config) -> Any:
+    return backends.load("segmenter", config.segmentation.backend, config.segmentation)
 
 
 STAGE = Stage(

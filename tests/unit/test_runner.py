@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from dynamicverse.curation.sources import Source
 
 from dynamicverse import config, stages
+from dynamicverse.curation.sources import Source
 from dynamicverse.errors import ConfigError, DynamicVerseError, InputError, Reason
 from dynamicverse.formats import captions, objects, scene_info
 from dynamicverse.formats.manifest import OutputFile
