@@ -141,7 +141,8 @@ def fetch(source: Source, target: Path) -> tuple[Path, int]:
     if source.kind == "video":
         paths, folder = [remote.path], target
     else:
-        paths, folder = _pictures(remote.find()), target / source.name
+        inner = PurePosixPath(source.name, "rgb" if source.url.endswith("/rgb") else "")
+        paths, folder = _pictures(remote.find()), target / inner
     folder.mkdir(parents=True)
     local = [folder / PurePosixPath(path).name for path in paths]
     remote.get(paths, local)

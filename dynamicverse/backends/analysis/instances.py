@@ -17,6 +17,9 @@ Ids = npt.NDArray[np.int32]
 SMALLEST = 12  # working px; smaller regions are noise
 LINK_SHARE = 0.25  # of the smaller of region and prediction that must overlap
 LOST_AFTER = 20  # frames that an object may be hidden and keep its id
+NEAR = 1.5  # of its size (root of area): an object that comes back is so near where it should be
+DRIFT_ERROR = 0.25  # of the way it should have gone
+WHOLE_SHARE, FORGET_SIZE = 0.7, 0.97  # smaller than this share of its size it is partly hidden
 ALIKE_COLOUR = 0.5  # histogram intersection that recognises an object again
 SAME_SHARE = 0.6  # of their common frames that two instances touch: one object
 APART_FRAMES = 8  # frames that the parts of an instance are apart before they are two
@@ -25,12 +28,18 @@ APART_SHARE = 0.25  # of the instance's area that the smaller part must have
 
 @dataclass
 class Instance:
-    """One linked instance; all lengths in working px."""
+    """One linked instance; all lengths in working px.
+
+    size, centre, drift (a frame) and colours are of the frame `whole`, the last one in which
+    it was not partly hidden.
+    """
 
     id: int
     areas: dict[int, int] = field(default_factory=dict)  # frame → area
     boxes: dict[int, tuple[int, int, int, int]] = field(default_factory=dict)
     supported: int = 0  # pixels, all frames, whose own vote says moving
+    whole: int = -1
+    size: float = 0.0
     centre: tuple[float, float] = (0.0, 0.0)
     drift: tuple[float, float] = (0.0, 0.0)
     colours: npt.NDArray[np.float32] | None = None
@@ -40,6 +49,29 @@ class Instance:
     @property
     def last(self) -> int:
         return next(reversed(self.areas))
+
+    def expected(self, frame: int) -> tuple[float, float]:
+        """Where its centre would be, had it gone on as before."""
+        ahead = frame - self.whole
+        return self.centre[0] + ahead * self.drift[0], self.centre[1] + ahead * self.drift[1]
+
+    def update_whole(
+        self, frame: int, centre: tuple[float, float], colours: npt.NDArray[np.float32]
+    ) -> None:
+        area = self.areas[frame]
+        self.size = max(area, FORGET_SIZE * self.size)
+        if area < WHOLE_SHARE * self.size:
+            return
+        if self.colours is None:
+            self.colours = colours
+        else:
+            self.colours = np.float32(0.8) * self.colours + np.float32(0.2) * colours
+            steps = frame - self.whole
+            now = [(c - old) / steps for c, old in zip(centre, self.centre, strict=True)]
+            gain = 0.3 if len(self.areas) > 3 else 0.6
+            dx, dy = ((1 - gain) * d + gain * n for d, n in zip(self.drift, now, strict=True))
+            self.drift = (dx, dy)
+        self.whole, self.centre = frame, centre
 
 
 class Linker:
@@ -126,13 +158,12 @@ class Linker:
         for instance in self.instances.values():
             if instance.colours is None:  # born in this very frame
                 continue
-            hidden = frame - instance.last
-            if not 1 < hidden <= LOST_AFTER:
+            if not 1 < frame - instance.last <= LOST_AFTER:
                 continue
-            size = instance.areas[instance.last]
-            expected = [c + hidden * d for c, d in zip(instance.centre, instance.drift, strict=True)]
-            reach = 1.5 * max(area, size) ** 0.5
-            if np.hypot(centre[0] - expected[0], centre[1] - expected[1]) > reach:
+            there = instance.expected(frame)
+            away = np.hypot(centre[0] - there[0], centre[1] - there[1])
+            unsure = DRIFT_ERROR * (frame - instance.whole) * np.hypot(*instance.drift)
+            if away > NEAR * max(area, instance.size) ** 0.5 + unsure:
                 continue
             likeness = float(np.minimum(histogram, instance.colours).sum())
             if likeness > best_likeness:
@@ -171,18 +202,11 @@ class Linker:
         votes_HW: Map,
         colours: Ids,
     ) -> None:
-        centre = _centre(inside_HW)
-        if instance.areas and frame - instance.last == 1:
-            old, now = instance.drift, (centre[0] - instance.centre[0], centre[1] - instance.centre[1])
-            instance.drift = (0.7 * old[0] + 0.3 * now[0], 0.7 * old[1] + 0.3 * now[1])
-        instance.centre = centre
         instance.areas[frame] = int(inside_HW.sum())
         rows, columns = np.flatnonzero(inside_HW.any(1)), np.flatnonzero(inside_HW.any(0))
         instance.boxes[frame] = (int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1]))
         instance.supported += int((votes_HW[inside_HW] > 0).sum())
-        seen = _histogram(colours, inside_HW)
-        known = instance.colours
-        instance.colours = seen if known is None else np.float32(0.8) * known + np.float32(0.2) * seen
+        instance.update_whole(frame, _centre(inside_HW), _histogram(colours, inside_HW))
 
 
 def _share(

@@ -24,7 +24,9 @@ from dynamicverse.backends.analysis.working import FrameStore, Map, Scratch, Wor
 
 MEMORY = 0.8  # weight of the past per frame
 SPEED_FLOOR = 0.05  # working px a frame; slower is not told from noise
-SPEED_SHARE = 0.4  # of the speed of what moves most: slower is rest beside it
+SPEED_SHARE = 0.4  # of the speed of what moves near a pixel: slower is rest beside it
+SPEED_SHARE_FAR = float(__import__("os").environ.get("FAR", "0.1"))  # of the speed of what moves anywhere
+NEIGHBOURHOOD = float(__import__("os").environ.get("NB", "0.12"))  # of the picture's longer side, standard deviation
 EPIPOLAR_SHARE = 0.25
 EPIPOLAR_NOISES = 1.5  # standard deviations a frame: errors of flow are not independent
 NEAR, FAR = 8, 12  # frames to either side over which a scene's statistics are taken
@@ -63,16 +65,16 @@ def vote(clip: WorkingClip, evidence: Iterable[Evidence], scratch: Scratch) -> V
     parallax_F = np.array([_parallax(coded[t], plane_F[t]) for t in range(count)])
     parallax_F = _median(parallax_F, FAR)
     rotating_F = np.clip((PARALLAX_SURE - parallax_F) / (PARALLAX_SURE - PARALLAX_NONE), 0, 1)
-    plane_threshold_F = np.maximum(SPEED_SHARE * plane_F, SPEED_FLOOR)
     noise_F = EPIPOLAR_NOISES * _median(noise_F, NEAR)
     epipolar_threshold_F = np.maximum(noise_F, EPIPOLAR_SHARE * epipolar_F)
 
     def frame(t: int) -> Map:
         plane, raw, epipolar, epipolar_raw = _decode(coded[t])[:4]
         w = np.float32(rotating_F[t])
-        seen_HW = w * _log(plane, plane_threshold_F[t])
+        slow_HW = _slow(plane, plane_F[t])
+        seen_HW = w * _log(plane, slow_HW)
         seen_HW += (1 - w) * _log(epipolar, epipolar_threshold_F[t])
-        flow_HW = w * _log(raw, plane_threshold_F[t])
+        flow_HW = w * _log(raw, slow_HW)
         flow_HW += (1 - w) * _log(epipolar_raw, epipolar_threshold_F[t])
         doubt_HW = np.maximum(seen_HW, np.minimum(flow_HW, np.float32(UNKNOWN)))
         return np.where(seen_HW > 0, seen_HW, doubt_HW)
@@ -172,14 +174,27 @@ def _peak(speed_HW: Map, floor: float) -> float:
     return float((fast_N**2).sum() / fast_N.sum()) if fast_N.size else 0.0
 
 
+def _slow(speed_HW: Map, peak: float) -> Map:
+    """The speed that counts as rest, beside what moves near each pixel and anywhere."""
+    sigma = NEIGHBOURHOOD * max(speed_HW.shape)
+    fast_HW = np.where(speed_HW > SPEED_FLOOR, speed_HW, np.float32(0))
+    squared_HW, sum_HW = (
+        cv2.GaussianBlur(m, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
+        for m in (fast_HW * fast_HW, fast_HW)
+    )
+    near_HW = squared_HW / (sum_HW + np.float32(1e-6))
+    slow_HW = np.minimum(SPEED_SHARE * near_HW, SPEED_SHARE * peak)
+    return np.maximum(slow_HW, np.float32(max(SPEED_SHARE_FAR * peak, SPEED_FLOOR)))
+
+
 def _median(values_F: Array, radius: int) -> Array:
     count = len(values_F)
     windows = (values_F[max(0, t - radius) : t + radius + 1] for t in range(count))
     return np.array([np.median(window) for window in windows])
 
 
-def _log(speed_HW: Map, threshold: float) -> Map:
-    votes_HW = np.log2((speed_HW + np.float32(1e-4)) / np.float32(threshold))
+def _log(speed_HW: Map, threshold: float | Map) -> Map:
+    votes_HW = np.log2((speed_HW + np.float32(1e-4)) / np.asarray(threshold, np.float32))
     return np.clip(votes_HW, -LIMIT, LIMIT).astype(np.float32)
 
 
