@@ -71,11 +71,18 @@ def test_nothing_moves(camera: object) -> None:
 
 
 def parallax_layers() -> tuple[Layer, ...]:
-    """Static things at several depths, seen by a camera that moves sideways."""
-    near = [(8, 10, 4), (70, 60, 5), (120, 15, 3), (160, 70, 6)]
-    return tuple(
-        Layer(lambda t, x=x, y=y, v=v: (x + v * t, y), size=(40, 40), seed=10 + v)
-        for x, y, v in near
+    """A static ground in strips, the nearer the faster, and things that stand on it."""
+    strips = [(50, 3), (65, 4), (80, 5), (95, 6), (108, 7)]
+    things = [(30, 55, 4), (130, 78, 6)]
+    return (
+        *(
+            Layer(lambda t, y=y, v=v: (-200 + v * t, y), size=(600, 80), seed=10 + v)
+            for y, v in strips
+        ),
+        *(
+            Layer(lambda t, x=x, y=y, v=v: (x + v * t, y), size=(26, 30), seed=20 + v)
+            for x, y, v in things
+        ),
     )
 
 
@@ -87,7 +94,7 @@ def test_parallax_is_not_motion() -> None:
 
 
 def test_a_mover_among_parallax() -> None:
-    mover = Layer(lambda t: (60 + 2 * t, 5 + 4 * t), instance=1, seed=33)
+    mover = Layer(lambda t: (80 + 2 * t, 5 + 4 * t), instance=1, seed=33)
     clip = LayeredClip(12, lambda t: (2 * t, 0), (*parallax_layers(), mover))
     found, labels = analyse(clip)
     assert len(found.dynamic) == 1
@@ -100,14 +107,17 @@ def test_two_movers_have_two_ids_that_stay() -> None:
         14,
         pan,
         (
-            Layer(lambda t: (20 + 5 * t, 12), instance=1, seed=5),
+            Layer(lambda t: (20 + 8 * t, 12), instance=1, seed=5),
             Layer(lambda t: (150 - 4 * t, 78), instance=2, seed=6),
         ),
     )
     found, labels = analyse(clip)
     assert len(found.dynamic) == 2
     owners = [
-        {int(np.bincount(m[true == i]).argmax()) for m, true in zip(labels, clip.masks, strict=True)}
+        {
+            int(np.bincount(m[true == i]).argmax())
+            for m, true in zip(labels, clip.masks, strict=True)
+        }
         for i in (1, 2)
     ]
     assert all(len(o) == 1 for o in owners)

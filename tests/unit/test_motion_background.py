@@ -39,7 +39,7 @@ def spoil(ends: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
 
 def test_a_rotation_is_a_homography_whatever_the_depth() -> None:
     depth = np.random.default_rng(0).uniform(2, 20, len(POINTS))
-    ends, off = spoil(project(depth, rotation(0.03), np.zeros(3)), 0.35)
+    ends, _off = spoil(project(depth, rotation(0.03), np.zeros(3)), 0.35)
     found = fit_background(POINTS, ends, seed=1)
     assert found is not None
     true = K @ rotation(0.03) @ np.linalg.inv(K)

@@ -82,7 +82,11 @@ class Linker:
         self._before: Ids | None = None
 
     def add(
-        self, frame: int, moving_HW: npt.NDArray[np.bool_], votes_HW: Map, rgb_HW3: Rgb,
+        self,
+        frame: int,
+        moving_HW: npt.NDArray[np.bool_],
+        votes_HW: Map,
+        rgb_HW3: Rgb,
         backward_HW2: Flow | None,
     ) -> Ids:
         """Ids (H,W) of a frame, 0 = background. backward_HW2: flow to the frame before."""
@@ -227,11 +231,11 @@ def _centre(inside_HW: npt.NDArray[np.bool_]) -> tuple[float, float]:
 
 
 def _colour_codes(rgb_HW3: Rgb) -> Ids:
-    """One of 512 colours a pixel."""
-    coarse = rgb_HW3.astype(np.int32) >> 5
-    return np.asarray(coarse[..., 0] * 64 + coarse[..., 1] * 8 + coarse[..., 2])
+    """One of 64 colours a pixel."""
+    coarse = rgb_HW3.astype(np.int32) >> 6
+    return np.asarray(coarse[..., 0] * 16 + coarse[..., 1] * 4 + coarse[..., 2])
 
 
 def _histogram(colours: Ids, inside_HW: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    counts = np.bincount(colours[inside_HW], minlength=512).astype(np.float32)
+    counts = np.bincount(colours[inside_HW], minlength=64).astype(np.float32)
     return counts / counts.sum()

@@ -70,7 +70,9 @@ class MotionAnalysis:
             small = WorkingClip(clip, scratch, lambda done: progress(done // 4))
             votes = vote(small, _counted(collect_evidence(small), progress, count), scratch)
             ids = scratch.store((small.height, small.width), np.int32)
-            linker = _link(small, votes, ids, scratch, lambda done: progress(count // 2 + done // 4))
+            linker = _link(
+                small, votes, ids, scratch, lambda done: progress(count // 2 + done // 4)
+            )
             tracks, names = self._choose(linker, count)
             _measure(tracks, names, small, votes, ids)
             if tracks:

@@ -25,8 +25,8 @@ from dynamicverse.backends.analysis.working import FrameStore, Map, Scratch, Wor
 MEMORY = 0.8  # weight of the past per frame
 SPEED_FLOOR = 0.05  # working px a frame; slower is not told from noise
 SPEED_SHARE = 0.4  # of the speed of what moves near a pixel: slower is rest beside it
-SPEED_SHARE_FAR = float(__import__("os").environ.get("FAR", "0.1"))  # of the speed of what moves anywhere
-NEIGHBOURHOOD = float(__import__("os").environ.get("NB", "0.12"))  # of the picture's longer side, standard deviation
+SPEED_SHARE_FAR = 0.2  # of the speed of what moves anywhere
+NEIGHBOURHOOD = 0.2  # of the picture's longer side, standard deviation: what near means
 EPIPOLAR_SHARE = 0.25
 EPIPOLAR_NOISES = 1.5  # standard deviations a frame: errors of flow are not independent
 NEAR, FAR = 8, 12  # frames to either side over which a scene's statistics are taken
