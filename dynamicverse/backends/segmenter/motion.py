@@ -29,8 +29,9 @@ Map = npt.NDArray[np.float32]
 WORKING_SIDE = 427  # px, longer side; lengths below are for this size
 BAND = 4.0  # px: the coarse outline is uncertain by so much
 CERTAIN = 3.0  # log-odds inside and outside of the band
-NEIGHBOUR_WEIGHT = 0.5  # of the labels of the frame before and of the frame after
+NEIGHBOUR_WEIGHT = 0.6  # of the frame before and of the frame after: both outvote a frame
 COLOUR_RADIUS = 10  # frames
+SEED = 2.0  # log-odds of pixels that teach the colour models
 COLOUR_NEAR = 30.0  # px
 COLOUR_WEIGHT = 0.6
 REACH, CONTRAST, STRENGTH = 12.0, 60.0, 3.0  # of the smoothing; px, RGB, log-odds
@@ -62,7 +63,7 @@ class MotionSegmenter:
             return
         frames = _Frames(clip, coarse)
         radius = min(COLOUR_RADIUS, count)
-        ratios = colour_ratios(count, radius, COLOUR_NEAR, frames.rgb, frames.prior)
+        ratios = colour_ratios(count, radius, COLOUR_NEAR, frames.rgb, frames.seeds)
         for t, ratio_HW in enumerate(ratios):
             label_HW = _refine(frames.rgb(t), frames.prior(t), ratio_HW)
             write_mask(t, _full_size(label_HW, frames.labels(t), clip.size))
@@ -111,6 +112,11 @@ class _Frames:
                     total_HW += weight_HW
             self._prior[t] = _log_odds(votes_HW / total_HW)
         return self._prior[t]
+
+    def seeds(self, t: int) -> Map:
+        """The log-odds where they are certain, 0 elsewhere."""
+        prior_HW = self.prior(t)
+        return np.where(np.abs(prior_HW) > SEED, prior_HW, np.float32(0))
 
     def forget(self, t: int) -> None:
         for held in (self._rgb, self._labels, self._prior):
