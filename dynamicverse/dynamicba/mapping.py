@@ -101,8 +101,13 @@ class Map:
         )
 
     def rmse(self) -> float:
-        """Root mean square of the inlier reprojection errors in px."""
+        """Root mean square of the inlier reprojection errors in px.
+
+        A point that the last refinement moved behind a camera has no finite error there and
+        does not count.
+        """
         error = self.errors(np.flatnonzero(self.inlier_M))
+        error = error[np.isfinite(error)]
         return float(np.sqrt(np.mean(error**2))) if len(error) else float("nan")
 
     # growing

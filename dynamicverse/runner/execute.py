@@ -364,6 +364,9 @@ class _SceneStage:
                     failure = caught
             if failure is not None:
                 stop_if_transient(failure)
+                # what was half written must not look like a result to the stages that follow
+                stored = records.stored_files(worker.run.store, scene)
+                worker.workspace.discard(records.owned(scene, stage.writes, stored))
                 worker.quarantine(attempt, failure, self.shard, tries)
                 reporter.log(f"failed ({attempt.reason}): {attempt.message}")
             worker.write_log(scene, reporter.lines)

@@ -267,6 +267,18 @@ def test_a_stage_that_writes_nonsense_is_caught(bench: Bench) -> None:
     assert bench.digests() == {}
 
 
+def test_a_failed_stage_leaves_no_half_results(make: Maker) -> None:
+    bench = make("local")
+
+    def half(scene: Scene, context: StageContext) -> None:
+        write_analysis(scene, "half")
+        raise ValueError("then it failed")
+
+    bench.analysis = half  # type: ignore[method-assign]
+    assert bench.execute("analysis")["analysis"] == {Outcome.QUARANTINED: 3}
+    assert not bench.scene("a").dynamic_objects.exists()
+
+
 def test_leftovers_of_a_killed_writer_are_removed(bench: Bench) -> None:
     leftover = bench.scene("a").dynamic_objects.with_suffix(".json.tmp")
     relative = leftover.relative_to(bench.workspace.root).as_posix()
