@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -334,19 +334,7 @@ class _SceneStage:
         reporter = SceneReporter(worker.observer, self.stage.name, attempt.name)
         context = StageContext(worker.run.config, reporter, self.backend)
         meter = Meter()
-        error: Exception | None = None
-        tries = 0
-        for tries in range(1, ATTEMPTS + 1):
-            try:
-                self.stage.run(scene, context)
-                error = None
-                break
-            except Exception as caught:  # noqa: BLE001 - becomes a typed record
-                error = caught
-                if not reason_of(caught).transient or tries == ATTEMPTS:
-                    break
-                reporter.warn(f"try {tries} failed: {one_line(caught)}")
-                time.sleep(BACKOFF_SECONDS * 4 ** (tries - 1))
+        _, error, tries = persist(lambda: self.stage.run(scene, context), reporter)
         cost = Cost(meter.seconds, meter.peak_memory_bytes)
         stage = self.stage
         identity = Identity(stage.name, stage.version, stage.writes, attempt.key, attempt.inputs)
@@ -411,6 +399,21 @@ def start_of(attempt: Attempt) -> Event:
     """The event that says that an attempt's work begins."""
     source = attempt.source.source
     return Event("start", attempt.stage, attempt.name, key=attempt.key, source=source)
+
+
+def persist(
+    action: Callable[[], T], reporter: SceneReporter
+) -> tuple[T | None, Exception | None, int]:
+    """Do something, again where the fault may pass; its result, last error and the tries."""
+    for tries in range(1, ATTEMPTS + 1):
+        try:
+            return action(), None, tries
+        except Exception as error:  # noqa: BLE001 - becomes a typed record
+            if not reason_of(error).transient or tries == ATTEMPTS:
+                return None, error, tries
+            reporter.warn(f"try {tries} failed: {one_line(error)}")
+            time.sleep(BACKOFF_SECONDS * 4 ** (tries - 1))
+    raise AssertionError("unreachable")
 
 
 def stop_if_transient(error: BaseException) -> None:

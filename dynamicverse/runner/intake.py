@@ -6,23 +6,20 @@ marks it done: the source record, written after the manifests of all its scenes.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from pathlib import Path
 
 from dynamicverse.curation import sources
-from dynamicverse.errors import InputError, Reason, reason_of
+from dynamicverse.errors import InputError, Reason
 from dynamicverse.formats import scene_info
 from dynamicverse.runner import quarantine, records
 from dynamicverse.runner.execute import (
-    ATTEMPTS,
-    BACKOFF_SECONDS,
     Attempt,
     Cost,
     Identity,
     SceneReporter,
     ShardWorker,
-    one_line,
+    persist,
     start_of,
     stop_if_transient,
 )
@@ -128,20 +125,8 @@ class _Intake:
         reporter = SceneReporter(worker.observer, "ingest", attempt.name)
         context = StageContext(worker.run.config, reporter)
         meter = Meter()
-        tries, pushed = 0, 0
-        scenes: list[Scene] = []
-        failure: Exception | None = None
-        for tries in range(1, ATTEMPTS + 1):
-            try:
-                scenes, pushed = self._once(context, reporter, meter)
-                failure = None
-                break
-            except Exception as error:  # noqa: BLE001 - becomes a typed record
-                failure = error
-                if not reason_of(error).transient or tries == ATTEMPTS:
-                    break
-                reporter.warn(f"try {tries} failed: {one_line(error)}")
-                time.sleep(BACKOFF_SECONDS * 4 ** (tries - 1))
+        done, failure, tries = persist(lambda: self._once(context, reporter, meter), reporter)
+        scenes, pushed = done or ([], 0)
         if failure is None:
             attempt.outcome = Outcome.DONE
             quarantine.clear(worker.run.store, worker.dataset, "ingest", attempt.name)

@@ -24,7 +24,6 @@ from dynamicverse.scene import KEY_FRAMES, sanitise
 
 RUNS = ".runs"
 M = TypeVar("M", bound=BaseModel)
-VIDEO_BYTES_PER_FRAME = 20_000  # of compressed video, to weigh a clip by its size alone
 
 
 class _Model(BaseModel):
