@@ -7,7 +7,7 @@ WORKERS ?= 1
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit lint format bench clean
+.PHONY: help setup demo test test-unit lint format generate locks images e2e bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,23 @@ lint: setup  ## style, types, direction of imports
 format: setup  ## rewrite the code in the common style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+generate: setup  ## write argo/stages from jobs/ (a test fails when they drift)
+	$(BIN)/python -m dynamicverse.cluster.render
+
+locks: setup  ## lock the dependencies of the images, with hashes
+	$(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+		-c constraints.txt --custom-compile-command 'make locks' images/locks/core.in -o images/locks/core.txt
+	$(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+		-c constraints.txt -c images/locks/core.txt --custom-compile-command 'make locks' images/locks/torch.in -o images/locks/torch.txt
+
+IMAGES ?=
+images: setup  ## build the images with podman or docker; IMAGES="--tag e2e --torch cpu-test" (images/build_images.py)
+	$(BIN)/python images/build_images.py $(IMAGES)
+
+E2E ?=
+e2e: setup  ## end-to-end tests on the cluster of KUBECONFIG; E2E=options (docs/cluster.md)
+	$(BIN)/python -m pytest tests/e2e -p no:cacheprovider -s $(E2E)
 
 bench: setup build/bikes.mp4  ## speed and memory of the embedded pipeline on this machine
 	$(BIN)/python benchmarks/pipeline.py --clip build/bikes.mp4

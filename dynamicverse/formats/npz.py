@@ -36,6 +36,7 @@ MAX_HEADER = 4096
 MAX_RATIO = 1032  # deflate cannot do better
 CHUNK_BYTES = 8 << 20
 LEVEL = 1
+ZIP64_FROM = 1 << 30  # bytes; deflate may add a little, and the old headers end at 2 GiB
 FIXED_DATE = (1980, 1, 1, 0, 0, 0)
 
 _HEADER = re.compile(
@@ -103,7 +104,9 @@ def write_npz(path: Path, arrays: Mapping[str, Array | ArrayStream]) -> None:
             member.create_system = 3
             member.external_attr = 0o644 << 16
             member._compresslevel = LEVEL  # type: ignore[attr-defined]
-            with archive.open(member, "w", force_zip64=True) as stream:
+            # zip64 headers differ between versions of Python: only where they are needed
+            nbytes = math.prod(array.shape) * np.dtype(array.dtype).itemsize
+            with archive.open(member, "w", force_zip64=nbytes > ZIP64_FROM) as stream:
                 _write_array(path, name, stream, array)
 
 

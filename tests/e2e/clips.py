@@ -17,7 +17,7 @@ SIZE = (320, 192)
 REAL = {
     "blackswan": "davis/blackswan/rgb",
     "camel": "davis/camel/rgb",
-    "walk": "hololens",
+    "walk": "hololens/rgb",
 }
 RENDERED: dict[str, tuple[Motion, int]] = {
     "orbit": ("orbit", 1),
@@ -52,6 +52,7 @@ def make_clips(folder: Path, data: Path | None) -> list[str]:
 
 def _pictures(folder: Path) -> Iterable[np.ndarray]:
     files = sorted(p for p in folder.iterdir() if p.suffix in (".jpg", ".png"))
+    assert len(files) >= FRAMES, folder
     for path in files[:FRAMES]:
         picture = cv2.imread(str(path))
         assert picture is not None, path

@@ -81,7 +81,7 @@ def _deliver(config: pytest.Config, tag: str, prefix: str) -> None:
     if command := config.getoption("--image-load-command"):
         archive = config.getoption("--image-archive")
         if archive is None:
-            pytest.fail("--image-load-command needs --image-archive (see build_images.py)")
+            pytest.fail("--image-load-command needs --image-archive (see images/build_images.py)")
         subprocess.run(
             [part.replace("{archive}", str(archive)) for part in shlex.split(command)], check=True
         )

@@ -32,8 +32,8 @@ podman image exists localhost/base:bookworm ||
 mounts=(-v /etc/ssl/certs:/etc/ssl/certs:ro)
 [ ! -f /etc/pip.conf ] || mounts+=(-v /etc/pip.conf:/etc/pip.conf:ro)
 start=$SECONDS
-"$python" "$here/build_images.py" build --base-image localhost/base:bookworm --torch cpu-test \
-    --archive "$work/images.tar" -- --network=host "${mounts[@]}"
+"$python" "$root/images/build_images.py" --tag e2e --base-image localhost/base:bookworm \
+    --torch cpu-test --archive "$work/images.tar" -- --network=host "${mounts[@]}"
 echo "images: $((SECONDS - start)) s"
 
 cleanup() {

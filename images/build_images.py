@@ -1,10 +1,10 @@
-"""Build the project's images and hand them to a cluster. Stands alone: no test code in it.
+"""Build the project's images with podman or docker, and save them for a cluster without a registry.
 
-    python tests/e2e/build_images.py build --tag e2e [--base-image NAME] [--torch cuda|cpu-test]
-                                     [--archive FILE] [-- BUILD-OPTION…]
+    python images/build_images.py [--tag TAG] [--base-image NAME] [--torch cuda|cpu-test]
+                                  [--archive FILE] [-- BUILD-OPTION…]
 
-`build` builds every target of images/Dockerfile with podman (or docker) as
-`localhost/dynamicverse/<target>:<tag>`; with --archive it saves them all in one file.
+Builds every target of images/Dockerfile as `localhost/dynamicverse/<target>:<tag>`; with --archive
+it saves them all in one file. To publish, with SBOM and provenance, use docker-bake.hcl.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 TARGETS = (
     "control", "ingest", "keyframes", "analysis", "segmentation", "tracks", "depth",
     "reconstruction", "captions", "report",
@@ -67,10 +67,9 @@ def save(tag: str, archive: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=["build"])
-    parser.add_argument("--tag", default="e2e")
+    parser.add_argument("--tag", default="latest")
     parser.add_argument("--base-image")
-    parser.add_argument("--torch", default="cpu-test", choices=["cuda", "cpu-test"])
+    parser.add_argument("--torch", default="cuda", choices=["cuda", "cpu-test"])
     parser.add_argument("--archive", type=Path)
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     given = parser.parse_args(sys.argv[1:end])
