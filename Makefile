@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= data
 WORKERS ?= 1
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit lint format generate locks images e2e bench clean
+.PHONY: help setup demo test test-unit lint format generate locks images e2e bench bench-engine bench-motion clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -15,12 +15,13 @@ help:  ## this list
 $(VENV)/core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 	@echo "installing DynamicVerse and its dependencies (torch is large: some minutes)"
-	$(PIP_INSTALL) -e .
+	$(INSTALL) -e .
 	@touch $@
 
 $(VENV)/dev: $(VENV)/core
-	$(PIP_INSTALL) -e '.[s3,cluster,dev]'
+	$(INSTALL) -e '.[s3,cluster,dev]'
 	@touch $@
 
 setup: $(VENV)/dev  ## create .venv with everything for development
@@ -67,6 +68,13 @@ e2e: setup  ## end-to-end tests on the cluster of KUBECONFIG; E2E=options (docs/
 
 bench: setup build/bikes.mp4  ## speed and memory of the embedded pipeline on this machine
 	$(BIN)/python benchmarks/pipeline.py --clip build/bikes.mp4
+
+bench-engine: setup  ## the whole engine on rendered clips with exact truth
+	$(BIN)/python benchmarks/engine.py --out build/bench-engine
+
+DATA ?= ../shared/data
+bench-motion: setup  ## masks and tracks on real and rendered clips; DATA=folder of the real ones
+	$(BIN)/python benchmarks/motion.py $(DATA) --out build/bench-motion
 
 clean:  ## remove what was built (not your data)
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -184,7 +184,7 @@ def plan_step(
     stages: Annotated[str, typer.Option()] = "all",
     run: Annotated[str, typer.Option()] = "",
     shard_scenes: Annotated[int, typer.Option(min=1)] = 64,
-    wave_shards: Annotated[int, typer.Option(min=1)] = 500,
+    wave_shards: Annotated[int, typer.Option(min=1)] = 12,
 ) -> None:
     """Plan, and write what the following steps need."""
     from dynamicverse.cluster import planning

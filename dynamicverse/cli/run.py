@@ -138,7 +138,7 @@ def stage(
     json: Json = False,
 ) -> None:
     """Carry out one stage for one shard of a run: what a pod does."""
-    from dynamicverse.cluster.pod import watch_shard
+    from dynamicverse.cluster.pod import reporting
     from dynamicverse.runner import plan as planning
     from dynamicverse.runner.execute import ShardWorker
     from dynamicverse.runner.store import Workspace, scratch_folder
@@ -149,8 +149,8 @@ def stage(
     with (
         scratch_folder(opened.store) as scratch,
         progress(sources, quiet=json) as observer,
-        watch_shard(opened, name, shard, observer) as observe,
     ):
+        observe = reporting(observer, sources)
         worker = ShardWorker(opened, Workspace(opened.store, scratch), observe, keep=False)
         counts = worker.execute(name, shard)
     if json:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any
 
-from dynamicverse.cluster import settled
+from dynamicverse.runner import status
 from dynamicverse.runner.plan import Run
-from dynamicverse.runner.status import RunStatus, StageStatus
+from dynamicverse.runner.status import RunStatus
 
 
 @dataclass(frozen=True)
@@ -41,42 +39,16 @@ class Overview:
 
 
 def of_run(run: Run, prices: Mapping[str, float]) -> Overview:
-    """Add up the settled shards, and the ledgers of those still at work.
+    """The status of a run, its pace and its cost.
 
     prices: $ per hour of one pod, by pool.
     """
-    work = {name: StageStatus(name) for name in run.plan.stages}
-    failures: Counter[str] = Counter()
-    pool_seconds: Counter[str] = Counter()
-    first, last = "", ""
-    for name, part in settled.summaries(run):
-        stage = work[name]
-        stage.outcomes.update(part.outcomes)
-        stage.frames += part.frames
-        stage.seconds += sum(part.durations)
-        stage.durations += part.durations
-        failures.update(part.reasons)
-        pool_seconds.update(part.pool_seconds)
-        first = min(filter(None, (first, part.first)), default="")
-        last = max(last, part.last)
-    known = max((s.finished for s in work.values() if s.stage != "ingest"), default=0)
-    for stage in work.values():
-        stage.expected = run.plan.sources if stage.stage == "ingest" else max(known, 1)
-    elapsed = _seconds_between(first, last)
-    through = list(work.values())[-1].finished
+    found = status.of_run(run)
+    elapsed, through = found.elapsed_seconds, found.stages[-1].finished
     return Overview(
-        status=RunStatus(
-            run=run.plan.run,
-            dataset=run.plan.dataset,
-            sources=run.plan.sources,
-            scenes=known,
-            stages=list(work.values()),
-            failures=failures,
-            eta_seconds=_eta(list(work.values()), elapsed),
-            updated=last or None,
-        ),
+        status=found,
         scenes_per_hour=round(3600 * through / elapsed, 1) if elapsed else None,
-        costs=costs(pool_seconds, prices),
+        costs=costs(found.pool_seconds, prices),
     )
 
 
@@ -90,17 +62,3 @@ def costs(pool_seconds: Mapping[str, float], prices: Mapping[str, float]) -> lis
         )
         for pool, seconds in sorted(pool_seconds.items())
     ]
-
-
-def _seconds_between(first: str, last: str) -> float:
-    if not first:
-        return 0.0
-    return (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
-
-
-def _eta(stages: list[StageStatus], elapsed: float) -> float | None:
-    """Seconds left at the pace so far, in units of stages; None before any work."""
-    finished = sum(min(s.finished, s.expected) / s.expected for s in stages if s.expected)
-    if not finished or not elapsed:
-        return None
-    return round(elapsed * (len(stages) - finished) / finished, 1)

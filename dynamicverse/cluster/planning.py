@@ -11,12 +11,12 @@ from typing import Any
 
 from dynamicverse import config as configuration
 from dynamicverse import stages
-from dynamicverse.cluster import settled
+from dynamicverse.cluster import overview
+from dynamicverse.cluster.pending import pending
 from dynamicverse.config import Config
 from dynamicverse.curation import sources
 from dynamicverse.errors import ConfigError
 from dynamicverse.runner import plan as planning
-from dynamicverse.runner import status
 from dynamicverse.runner.plan import RUNS, Run
 from dynamicverse.runner.publish import publish_index
 from dynamicverse.runner.store import Store, dump_json
@@ -50,7 +50,7 @@ class Work:
 
     def outputs(self) -> dict[str, str]:
         """The output parameters of the plan step."""
-        waves = [{"index": i, "shards": json.dumps(part)} for i, part in enumerate(self.waves)]
+        waves = [spans(part) for part in self.waves]
         return {
             "run": f"{self.run.store.url.rstrip('/')}/{self.run.folder}",
             "stages": ",".join(self.run.plan.stages),
@@ -59,13 +59,24 @@ class Work:
         }
 
 
+def spans(shards: list[int]) -> str:
+    """Ascending indices as `0-4,7`: short, because it stands in several fields of a Workflow."""
+    ends: list[list[int]] = []
+    for shard in shards:
+        if ends and ends[-1][1] == shard - 1:
+            ends[-1][1] = shard
+        else:
+            ends.append([shard, shard])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ends)
+
+
 def plan(request: Request, wave_shards: int) -> Work:
     """Plan a run, or open the one that the request names, and find what is left of it.
 
     More than `wave_shards` shards are cut into waves of at most that many.
     """
     run = planning.open_run(request.run) if request.run else _create(request)
-    shards = settled.pending(run)
+    shards = pending(run)
     waves: list[list[int]] = []
     if len(shards) > wave_shards:
         waves = [shards[i : i + wave_shards] for i in range(0, len(shards), wave_shards)]
@@ -131,7 +142,7 @@ def finish(store: Store, workflow: str, phase: str, seconds: float) -> dict[str,
         "phase": phase,
         "seconds": seconds,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        **status.of_run(run).to_json(),
+        **overview.of_run(run, run.config.cluster.prices).to_json(),
     }
     store.write(f"{run.folder}/summary.json", dump_json(summary))
     return summary

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -121,6 +122,11 @@ class Remote:
             found = self._call(self.fs.find, detail=True)
         return {path: info for path, info in found.items() if info.get("type") != "directory"}
 
+    def children(self) -> dict[str, dict[str, Any]]:
+        """Name → information of the files of a folder, those of its folders left out."""
+        found = self._call(self.fs.ls, detail=True)
+        return {PurePosixPath(i["name"]).name: i for i in found if i.get("type") != "directory"}
+
     def info(self) -> dict[str, Any]:
         return dict(self._call(self.fs.info))
 
@@ -141,6 +147,16 @@ class Remote:
             raise unreadable(Path(self.path), error) from error
         except OSError as error:
             raise StorageError(f"{self.path}: {error}") from error
+
+
+def object_version(info: dict[str, Any]) -> str:
+    """A text that changes with an object: the store's own version where it has one, else size
+    and time. The same from a listing and from a look at the object alone."""
+    keys = ("ETag", "etag", "md5", "LastModified", "last_modified", "updated", "mtime", "created")
+    version = next((info[key] for key in keys if info.get(key)), "")
+    if isinstance(version, datetime):
+        version = version.timestamp()  # some say it in one way here and in another there
+    return f"{info.get('size')}\0{version}"
 
 
 def scan_remote(url: str) -> tuple[Listing, dict[str, int | None]]:

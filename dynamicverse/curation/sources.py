@@ -12,7 +12,9 @@ import hashlib
 import json
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,6 +25,7 @@ from dynamicverse.curation.listing import (
     is_remote,
     is_video,
     local_path,
+    object_version,
     scan,
     scan_remote,
 )
@@ -33,6 +36,8 @@ from dynamicverse.scene import sanitise
 MAX_LIST_BYTES = 1 << 28
 BYTES_PER_FRAME = 20_000  # of compressed video, to weigh a clip by its size alone
 BLOCK = 1 << 20
+WORTH_LISTING = 32  # so many videos in one folder; fewer are looked at one by one
+REQUESTS = 32  # under way at once
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,51 @@ def fingerprint(source: Source) -> str:
     if source.kind == "video":
         return _digest([_stamp("", path)])
     return _digest(_stamp(name, path / name) for name in picture_names(path))
+
+
+def fingerprints(sources: Iterable[Source]) -> dict[str, str]:
+    """URL → `fingerprint` of many sources; those that cannot be read are left out.
+
+    Remote videos that lie together come from one listing of their folder; what a listing does
+    not show is looked at by itself. Raises StorageError.
+    """
+    found: dict[str, str] = {}
+    alone: list[Source] = []
+    folders: dict[str, list[Source]] = defaultdict(list)
+    for source in sources:
+        remote = is_remote(source.url)
+        if remote and source.kind == "video":
+            folders[source.url.rpartition("/")[0]].append(source)
+        elif remote:
+            alone.append(source)
+        else:
+            found.update(_fingerprint_of(source))
+    for folder, videos in folders.items():
+        listed = _listed(folder) if len(videos) >= WORTH_LISTING else {}
+        for video in videos:
+            info = listed.get(video.url.rpartition("/")[2])
+            if info is None:
+                alone.append(video)
+            else:
+                found[video.url] = _digest([_remote_stamp("", info)])
+    with ThreadPoolExecutor(REQUESTS) as threads:
+        for one in threads.map(_fingerprint_of, alone):
+            found.update(one)
+    return found
+
+
+def _fingerprint_of(source: Source) -> dict[str, str]:
+    try:
+        return {source.url: fingerprint(source)}
+    except InputError:
+        return {}
+
+
+def _listed(folder: str) -> dict[str, dict[str, Any]]:
+    try:
+        return Remote.open(folder).children()
+    except InputError:
+        return {}  # gone, or may not be listed
 
 
 def sha256(source: Source) -> str:
@@ -277,10 +327,7 @@ def _stamp(name: str, path: Path) -> str:
 
 
 def _remote_stamp(path: str, info: dict[str, Any]) -> str:
-    """The store's own version of an object where it has one, else its size and time."""
-    keys = ("ETag", "etag", "md5", "LastModified", "last_modified", "updated", "mtime", "created")
-    version = next((str(info[key]) for key in keys if info.get(key)), "")
-    return f"{PurePosixPath(path).name}\0{info.get('size')}\0{version}"
+    return f"{PurePosixPath(path).name}\0{object_version(info)}"
 
 
 def _pictures(found: Iterable[str]) -> list[str]:

@@ -28,7 +28,7 @@ from dynamicverse.errors import (
     reason_of,
 )
 from dynamicverse.formats.manifest import Manifest, OutputFile
-from dynamicverse.runner import quarantine, records
+from dynamicverse.runner import quarantine, records, settled
 from dynamicverse.runner.events import Event, Observer, silent
 from dynamicverse.runner.ledger import Ledger, Outcome
 from dynamicverse.runner.meter import Meter
@@ -50,13 +50,17 @@ class TransientError(DynamicVerseError):
 
 @dataclass
 class Attempt:
-    """One scene (for ingest: one source) at one stage, from its check to its record."""
+    """One scene (for ingest: one source) at one stage, from its check to its record.
+
+    fingerprint (ingest only): the source's cheap identity; empty when it cannot be read.
+    """
 
     stage: str
     name: str
     source: PlannedSource
     scene: Scene | None = None
     key: str = ""
+    fingerprint: str = ""
     inputs: dict[str, str] = field(default_factory=dict)
     outcome: Outcome | None = None  # set when there is nothing to compute
     message: str = ""
@@ -117,7 +121,8 @@ class ShardWorker:
         self.dataset = run.plan.dataset
 
     def execute(self, stage_name: str, shard_index: int) -> Counter[Outcome]:
-        """Bring every scene of the shard past the stage; returns how each ended.
+        """Bring every scene of the shard past the stage, and record it as settled; returns how
+        each ended.
 
         Raises TransientError when storage or a service stays away, MissingModelError or
         ConfigError when the stage cannot run here at all.
@@ -127,8 +132,11 @@ class ShardWorker:
             if stage_name == "ingest":
                 from dynamicverse.runner.intake import ingest_sources
 
-                return ingest_sources(self, shard, ledger)
-            return _SceneStage(self, stage_name, shard_index, ledger).run(shard.sources)
+                counts = ingest_sources(self, shard, ledger)
+            else:
+                counts = _SceneStage(self, stage_name, shard_index, ledger).run(shard.sources)
+        settled.record(self.run, stage_name, shard_index)
+        return counts
 
     def finish(self, attempt: Attempt, ledger: Ledger, **facts: Any) -> Outcome:
         """Write the end of an attempt to the ledger and tell the observer."""
@@ -139,6 +147,7 @@ class ShardWorker:
             "outcome": attempt.outcome,
             "key": attempt.key,
             **({"reason": attempt.reason} if attempt.reason else {}),
+            **({"fingerprint": attempt.fingerprint} if attempt.fingerprint else {}),
             **facts,
         }
         ledger.add(**record)

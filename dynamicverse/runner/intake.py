@@ -64,7 +64,7 @@ class _Intake:
 
     def _settled(self) -> bool:
         """True if nothing is to be done: current, or failed before in the same way."""
-        self.fingerprint = sources.fingerprint(self.source)
+        self.fingerprint = self.attempt.fingerprint = sources.fingerprint(self.source)
         self.attempt.key = self._key(self.fingerprint)
         if self.record is not None and self._current(self.record):
             self.attempt.outcome = Outcome.CACHED

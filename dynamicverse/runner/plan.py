@@ -1,7 +1,8 @@
 """A run: what is to be done, cut into shards, written under `<root>/.runs/<run>/`.
 
 The run's name is a hash of what it does, so the same command given again is the same run
-and continues it.
+and continues it. It keeps the shards that it was first cut into: ledgers and settled records
+speak of them, whether they were written on one machine or by a cluster.
 """
 
 from __future__ import annotations
@@ -99,7 +100,8 @@ def create(
     """Plan a run and write it.
 
     sources: with the estimated number of frames of each.
-    A shard takes sources in order until it has `shard_frames` frames or `shard_scenes`.
+    A shard takes sources in order until it has `shard_frames` frames or `shard_scenes`; a run
+    that is planned already keeps its shards.
     """
     if dataset == KEY_FRAMES:
         raise ConfigError(f"dataset '{dataset}': that name is taken by the tree's own folder")
@@ -111,28 +113,29 @@ def create(
     if unknown:
         stages.get(sorted(unknown)[0])
     planned = [PlannedSource(source=s.url, name=s.name, kind=s.kind, frames=n) for s, n in sources]
-    shards = _pack(planned, shard_frames, shard_scenes)
     values = config.model_dump(mode="json")
     decisive = {section: v for section, v in values.items() if section != "cluster"}
     identity = [dataset, decisive, list(stage_names), [(p.source, p.name) for p in planned]]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    folder = f"{RUNS}/{dataset}-{digest[:10]}"
+    shards = _count_shards(store, folder)
+    if shards is None:
+        cut = _pack(planned, shard_frames, shard_scenes)
+        store.concurrently(lambda shard: _write_shard(store, folder, shard), cut)
+        shards = len(cut)
     plan = Plan(
         run=f"{dataset}-{digest[:10]}",
         dataset=dataset,
         config=values,
         stages=[n for n in stages.NAMES if n in stage_names],
-        shards=len(shards),
+        shards=shards,
         sources=len(planned),
         frames=sum(p.frames for p in planned),
         ignored=ignored,
         software=f"dynamicverse {__version__}",
     )
-    run = Run(store, plan, config)
-    for index, members in enumerate(shards):
-        shard = Shard(shard=index, sources=members)
-        store.write(_shard_path(run.folder, index), dump_json(shard.model_dump()))
-    store.write(f"{run.folder}/plan.json", dump_json(plan.model_dump()))
-    return run
+    store.write(f"{folder}/plan.json", dump_json(plan.model_dump()))  # last: the shards are there
+    return Run(store, plan, config)
 
 
 def open_run(url: str) -> Run:
@@ -157,17 +160,30 @@ def open_named(store: Store, name: str) -> Run:
 
 
 def list_runs(store: Store) -> list[str]:
-    """The names of all runs of a root."""
-    return store.folders(RUNS)
+    """The names of all runs of a root; one whose planning was cut short has no plan yet."""
+    names = store.folders(RUNS)
+    plans = store.concurrently(lambda name: store.read(f"{RUNS}/{name}/plan.json"), names)
+    return [name for name, data in zip(names, plans, strict=True) if data is not None]
 
 
 def _shard_path(folder: str, index: int) -> str:
     return f"{folder}/shards/{index:05d}.json"
 
 
-def _pack(
-    planned: Sequence[PlannedSource], most_frames: int, most_scenes: int
-) -> list[list[PlannedSource]]:
+def _count_shards(store: Store, folder: str) -> int | None:
+    """Into how many shards a run was cut when it was planned before; None if it was not."""
+    data = store.read(f"{folder}/plan.json")
+    try:
+        return None if data is None else _parse(Plan, data, folder).shards
+    except ArtifactError:
+        return None  # of another version of the package
+
+
+def _write_shard(store: Store, folder: str, shard: Shard) -> None:
+    store.write(_shard_path(folder, shard.shard), dump_json(shard.model_dump()))
+
+
+def _pack(planned: Sequence[PlannedSource], most_frames: int, most_scenes: int) -> list[Shard]:
     shards: list[list[PlannedSource]] = [[]]
     frames = 0
     for source in planned:
@@ -177,7 +193,7 @@ def _pack(
             frames = 0
         shards[-1].append(source)
         frames += source.frames
-    return shards
+    return [Shard(shard=index, sources=members) for index, members in enumerate(shards)]
 
 
 def _parse(model: type[M], data: bytes, path: str) -> M:

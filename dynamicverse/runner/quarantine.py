@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -58,9 +59,15 @@ def records(store: Store, dataset: str | None = None) -> Iterator[Record]:
     for one in [dataset] if dataset else store.folders():
         files = store.sizes(f"{one}/.quarantine")
         order = {stage: i for i, stage in enumerate(stages.NAMES)}
-        for relative in sorted(files, key=lambda f: (order.get(f.split("/")[-2], 99), f)):
-            if relative.endswith(".json") and (record := _parse(store.read(relative))):
-                yield record
+        names = sorted(files, key=lambda f: (order.get(f.split("/")[-2], 99), f))
+        contents = store.concurrently(store.read, (f for f in names if f.endswith(".json")))
+        yield from filter(None, map(_parse, contents))
+
+
+def names(store: Store, dataset: str) -> set[tuple[str, str]]:
+    """(stage, name) of everything in quarantine, from one listing."""
+    found = (PurePosixPath(file) for file in store.sizes(f"{dataset}/.quarantine"))
+    return {(file.parent.name, file.stem) for file in found if file.suffix == ".json"}
 
 
 def now() -> str:

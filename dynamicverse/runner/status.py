@@ -1,14 +1,14 @@
-"""What a run has done so far, from its ledger alone."""
+"""What a run has done so far: settled shards, and the ledgers of those still at work."""
 
 from __future__ import annotations
 
 import statistics
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from dynamicverse.runner import ledger
+from dynamicverse.runner import settled
 from dynamicverse.runner.ledger import Outcome
 from dynamicverse.runner.plan import Run
 
@@ -46,7 +46,10 @@ class StageStatus:
 
 @dataclass
 class RunStatus:
-    """Progress of a run. scenes: known so far, more may come out of sources not yet ingested."""
+    """Progress of a run. scenes: known so far, more may come out of sources not yet ingested.
+
+    elapsed_seconds: from the first event to the last. pool_seconds: work by GPU pool.
+    """
 
     run: str
     dataset: str
@@ -56,6 +59,8 @@ class RunStatus:
     failures: Counter[str]
     eta_seconds: float | None
     updated: str | None
+    elapsed_seconds: float
+    pool_seconds: Counter[str]
 
     @property
     def complete(self) -> bool:
@@ -77,30 +82,25 @@ class RunStatus:
 
 
 def of_run(run: Run) -> RunStatus:
-    """Read the ledger; the last event of a scene at a stage counts."""
-    last: dict[tuple[str, str], dict[str, Any]] = {}
-    work: dict[str, StageStatus] = {name: StageStatus(name) for name in run.plan.stages}
-    times: list[str] = []
-    for record in ledger.read(run.store, run.folder):
-        stage = work.get(record["stage"])
-        if stage is None or "name" not in record or "outcome" not in record:
-            continue
-        last[record["stage"], record["name"]] = record
-        times.append(record.get("time", ""))
-        if record["outcome"] == Outcome.DONE:
-            stage.frames += record.get("frames", 0)
-            stage.seconds += record.get("seconds", 0.0)
-            stage.durations.append(record.get("seconds", 0.0))
+    """Add up what the stages did for the shards, each scene as its last event says."""
+    work = {name: StageStatus(name) for name in run.plan.stages}
     failures: Counter[str] = Counter()
-    scenes: dict[str, int] = defaultdict(int)
-    for (stage_name, _), record in last.items():
-        work[stage_name].outcomes[record["outcome"]] += 1
-        if record["outcome"] == Outcome.QUARANTINED:
-            failures[record.get("reason", "unknown")] += 1
-        scenes[stage_name] += 1
-    known = max((n for s, n in scenes.items() if s != "ingest"), default=0)
+    pool_seconds: Counter[str] = Counter()
+    first, last = "", ""
+    for name, part in settled.tallies(run):
+        stage = work[name]
+        stage.outcomes.update(part.outcomes)
+        stage.frames += part.frames
+        stage.seconds += sum(part.durations)
+        stage.durations += part.durations
+        failures.update(part.reasons)
+        pool_seconds.update(part.pool_seconds)
+        first = min(filter(None, (first, part.first)), default="")
+        last = max(last, part.last)
+    known = max((s.finished for s in work.values() if s.stage != "ingest"), default=0)
     for stage in work.values():
         stage.expected = run.plan.sources if stage.stage == "ingest" else max(known, 1)
+    elapsed = _seconds_between(first, last)
     return RunStatus(
         run=run.plan.run,
         dataset=run.plan.dataset,
@@ -108,16 +108,22 @@ def of_run(run: Run) -> RunStatus:
         scenes=known,
         stages=list(work.values()),
         failures=failures,
-        eta_seconds=_eta(run, list(work.values()), times),
-        updated=max(times, default=None),
+        eta_seconds=_eta(list(work.values()), elapsed),
+        updated=last or None,
+        elapsed_seconds=elapsed,
+        pool_seconds=pool_seconds,
     )
 
 
-def _eta(run: Run, stages: list[StageStatus], times: list[str]) -> float | None:
-    """Seconds left at the pace so far, in units of (source, stage); None before any work."""
+def _seconds_between(first: str, last: str) -> float:
+    if not first:
+        return 0.0
+    return (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
+
+
+def _eta(stages: list[StageStatus], elapsed: float) -> float | None:
+    """Seconds left at the pace so far, in units of stages; None before any work."""
     finished = sum(min(s.finished, s.expected) / s.expected for s in stages if s.expected)
-    if not times or not finished:
+    if not finished or not elapsed:
         return None
-    spent = datetime.fromisoformat(max(times)) - datetime.fromisoformat(min(times))
-    left = len(run.plan.stages) - finished
-    return round(spent.total_seconds() * left / finished, 1)
+    return round(elapsed * (len(stages) - finished) / finished, 1)

@@ -13,7 +13,8 @@ from pathlib import Path
 import build_images as images
 import pytest
 from clips import make_clips, real_data
-from harness import S3, Kube, install, run
+from harness import Kube, install, run
+from s3_server import S3
 
 POOLS = {"cpu": "100", "any": "2", "pool-a": "1", "pool-b": "2"}
 
@@ -37,6 +38,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=os.environ.get("NODE_IP"),
         help="an address of this machine that pods reach; the S3 server listens there",
     )
+    group.addoption(
+        "--node-folder",
+        metavar="FOLDER",
+        type=Path,
+        help="a folder that this machine and the (one) node share, for the shared-volume test",
+    )
     group.addoption("--restart-controller-command", metavar="COMMAND")
     group.addoption("--stop-kubelet-command", metavar="COMMAND")
     group.addoption("--start-kubelet-command", metavar="COMMAND")
@@ -55,19 +62,20 @@ def kube(
     tag = request.config.getoption("--image-tag")
     prefix = request.config.getoption("--image-prefix")
     _deliver(request.config, tag, prefix)
-    found = Kube(f"dynamicverse-e2e-{int(time.time()) % 100000}")
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    found.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": {"name": found.namespace, "labels": labels},
-        }
-    )
+    found = new_namespace("dynamicverse-e2e")
     install(found, tmp_path_factory.mktemp("overlay"), prefix, tag, POOLS)
     yield found
     if request.session.testsfailed == 0:
         run("kubectl", "delete", "namespace", found.namespace, "--wait=false")
+
+
+def new_namespace(prefix: str) -> Kube:
+    """A namespace of its own, with Pod Security `restricted`."""
+    found = Kube(f"{prefix}-{int(time.time()) % 100000}")
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    metadata = {"name": found.namespace, "labels": labels}
+    found.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    return found
 
 
 def _deliver(config: pytest.Config, tag: str, prefix: str) -> None:

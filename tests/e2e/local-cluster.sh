@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the end-to-end tests on a one-node cluster that a set of scripts brings up on this
 # machine (build-tools.sh, images.sh, up.sh, dns-up.sh, argo-up.sh, load-image, enter, down.sh).
-# Needs root. For any other cluster set KUBECONFIG and use `make e2e` with options of its own.
+# Needs root, and ends a cluster of these scripts that is up already. For any other cluster set
+# KUBECONFIG and use `make e2e` with options of its own.
 #
 #   tests/e2e/local-cluster.sh [PYTEST-OPTION…]      CLUSTER_SCRIPTS=… PYTHON=… to choose others
 set -euo pipefail
@@ -36,12 +37,13 @@ start=$SECONDS
     --torch cpu-test --archive "$work/images.tar" -- --network=host "${mounts[@]}"
 echo "images: $((SECONDS - start)) s"
 
-cleanup() {
-    "$scripts/down.sh" || true
+cleanup() { # quiet: pytest's summary stays the last line
+    "$scripts/down.sh" --purge >/dev/null || echo "the cluster did not end cleanly: $scripts/down.sh" >&2
     rm -rf "$work"
 }
 trap cleanup EXIT
 start=$SECONDS
+"$scripts/down.sh" --purge >/dev/null # what an interrupted run has left
 FAKE_GPUS=4 "$scripts/up.sh"
 "$scripts/dns-up.sh"
 cat >"$work/start-controller" <<SH
@@ -67,7 +69,9 @@ chmod +x "$work"/*-controller
 rm "$work/images.tar"
 echo "cluster with images: $((SECONDS - start)) s"
 
-"$scripts/enter" "$python" -m pytest "$root/tests/e2e" -p no:cacheprovider \
+mkdir "$work/node"
+chmod 755 "$work" # the pods' user passes through
+"$scripts/enter" "$python" -m pytest "$root/tests/e2e" -p no:cacheprovider --node-folder "$work/node" \
     --restart-controller-command "$work/restart-controller" \
     --stop-kubelet-command "kill -STOP $(cat "$state/pid/kubelet")" \
     --start-kubelet-command "kill -CONT $(cat "$state/pid/kubelet")" "$@"

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from harness import S3, Kube, wait_for
+from harness import Kube, Workflow, wait_for
 from program import dynamicverse
+from s3_server import S3
 from test_dataset import stored_digests
 
-from dynamicverse import stages
-
 SHARDS = 3
+STAGES = ("ingest", "keyframes", "depth")  # enough to be disturbed; all of them: test_dataset.py
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +26,52 @@ def reference(
     from program import digests
 
     root = tmp_path_factory.mktemp("reference")
-    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    assert dynamicverse("run", str(clips), "--out", str(root), env=threads).code == 0
+    done = dynamicverse("run", str(clips), "--out", str(root), "--stages", ",".join(STAGES))
+    assert done.code == 0, done.err
     return digests(root)
+
+
+class Disturbed:
+    """A dataset of six scenes under way in three shards."""
+
+    def __init__(self, kube: Kube, s3: S3, source: str, root: str, shard_scenes: int = 2) -> None:
+        self.kube, self.s3, self.root = kube, s3, root
+        self.name = kube.submit(
+            source=source, root=root, shard_scenes=shard_scenes, stages=",".join(STAGES)
+        )
+
+    def running(self, stage: str) -> str:
+        """Name of a pod of a stage whose main container runs."""
+        labels = f"workflows.argoproj.io/workflow={self.name},app.kubernetes.io/component={stage}"
+
+        def find() -> str | None:
+            for pod in self.kube.pods(labels):
+                for container in pod["status"].get("containerStatuses", []):
+                    if container["name"] == "main" and "running" in container["state"]:
+                        return str(pod["metadata"]["name"])
+            return None
+
+        found: str = wait_for(f"a running {stage} pod", find, 400, every=0.2)
+        return found
+
+    def completes(self, reference: dict[str, str]) -> Workflow:
+        """The Workflow when it has ended: all outputs there, nothing computed twice."""
+        done = self.kube.wait(self.name, 900)
+        assert done.phase == "Succeeded", done.explain()
+        self.is_complete(reference)
+        return done
+
+    def is_complete(self, reference: dict[str, str]) -> None:
+        assert stored_digests(self.s3, self.root) == reference
+        ends = stage_ends(self.s3, self.root)
+        assert {stage for stage, _ in ends} == set(STAGES)
+        for scene, outcomes in ends.items():
+            assert outcomes.count("done") <= 1, (scene, outcomes)
 
 
 @pytest.fixture
 def root(request: pytest.FixtureRequest) -> str:
-    return f"s3://scenes/{request.node.name.replace('_', '-')}"
+    return f"s3://scenes/{re.sub('[^a-z]+', '-', request.node.name)}"
 
 
 def stage_ends(s3: S3, root: str) -> dict[tuple[str, str], list[str]]:
@@ -45,26 +83,6 @@ def stage_ends(s3: S3, root: str) -> dict[tuple[str, str], list[str]]:
         for line in fs.cat_file(path).splitlines():
             record = json.loads(line)
             found.setdefault((record["stage"], record["name"]), []).append(record["outcome"])
-    return found
-
-
-def assert_nothing_twice(s3: S3, root: str) -> None:
-    for scene, outcomes in stage_ends(s3, root).items():
-        assert outcomes.count("done") <= 1, (scene, outcomes)
-
-
-def running_pod(kube: Kube, workflow: str, stage: str) -> dict[str, Any]:
-    """A pod of a stage whose main container runs."""
-
-    def find() -> dict[str, Any] | None:
-        selector = f"workflows.argoproj.io/workflow={workflow},app.kubernetes.io/component={stage}"
-        for pod in kube.pods(selector):
-            for container in pod["status"].get("containerStatuses", []):
-                if container["name"] == "main" and "running" in container["state"]:
-                    return pod
-        return None
-
-    found: dict[str, Any] = wait_for(f"a running {stage} pod", find, 400, every=0.2)
     return found
 
 
@@ -94,7 +112,7 @@ def test_poison_scene_is_quarantined_and_replayed(
         fs.put_file(str(path), f"{folder}/{path.name}")
     good = sorted(clips.iterdir())[3]
     fs.pipe_file(f"{folder}/{good.name}", b"this is not a video" * 1000)
-    name = kube.submit(source=f"s3://{folder}", root=root, shard_scenes=2)
+    name = kube.submit(source=f"s3://{folder}", root=root, shard_scenes=2, stages=",".join(STAGES))
     done = kube.wait(name, 900)
     assert done.phase == "Succeeded", done.explain()
     (record,) = dynamicverse("quarantine", "list", root, "--json").json()
@@ -112,60 +130,22 @@ def test_poison_scene_is_quarantined_and_replayed(
     assert valid.out.startswith("4 scenes")
 
 
-def test_killed_pod_is_tried_again(
-    kube: Kube, s3: S3, source: str, root: str, reference: dict[str, str]
-) -> None:
-    name = kube.submit(source=source, root=root, shard_scenes=2)
-    pod = running_pod(kube, name, "reconstruction")
-    kube.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
-    done = kube.wait(name, 1500)
-    assert done.phase == "Succeeded", done.explain()
-    assert len(done.pods("stage-reconstruction")) > SHARDS
-    assert stored_digests(s3, root) == reference
-    assert_nothing_twice(s3, root)
+@pytest.fixture
+def disturbed(kube: Kube, s3: S3, source: str, root: str) -> Disturbed:
+    return Disturbed(kube, s3, source, root)
 
 
-def test_preempted_pod_goes_on_where_it_was(
-    kube: Kube, s3: S3, source: str, root: str, reference: dict[str, str]
+@pytest.mark.parametrize("how", ["killed", "preempted"])
+def test_a_pod_that_goes_is_tried_again(
+    kube: Kube, s3: S3, source: str, root: str, reference: dict[str, str], how: str
 ) -> None:
-    name = kube.submit(source=source, root=root, shard_scenes=6)
-    pod = running_pod(kube, name, "keyframes")
-    kube.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false")
-    done = kube.wait(name, 1500)
-    assert done.phase == "Succeeded", done.explain()
+    """Six scenes in one pod: it is in the middle of them when it goes."""
+    disturbed = Disturbed(kube, s3, source, root, shard_scenes=6)
+    pod = disturbed.running("keyframes")
+    kill = ["--grace-period=0", "--force"] if how == "killed" else ["--wait=false"]
+    kube.kubectl("delete", "pod", pod, *kill)
+    done = disturbed.completes(reference)
     assert len(done.pods("stage-keyframes")) == 2
-    assert stored_digests(s3, root) == reference
-    assert_nothing_twice(s3, root)
-
-
-def test_controller_restart(
-    kube: Kube,
-    s3: S3,
-    source: str,
-    root: str,
-    restart_controller: list[str],
-    reference: dict[str, str],
-) -> None:
-    name = kube.submit(source=source, root=root, shard_scenes=2)
-    running_pod(kube, name, "keyframes")
-    subprocess.run(restart_controller, check=True, timeout=120)
-    done = kube.wait(name, 1500)
-    assert done.phase == "Succeeded", done.explain()
-    assert stored_digests(s3, root) == reference
-    assert_nothing_twice(s3, root)
-
-
-def test_storage_away_for_half_a_minute(
-    kube: Kube, s3: S3, source: str, root: str, reference: dict[str, str]
-) -> None:
-    name = kube.submit(source=source, root=root, shard_scenes=2)
-    running_pod(kube, name, "keyframes")
-    with s3.away(30):
-        pass
-    done = kube.wait(name, 1500)
-    assert done.phase == "Succeeded", done.explain()
-    assert stored_digests(s3, root) == reference
-    assert_nothing_twice(s3, root)
 
 
 @pytest.fixture
@@ -176,35 +156,33 @@ def kubelet(stop_kubelet: list[str], start_kubelet: list[str]) -> Iterator[None]
 
 
 @pytest.mark.usefixtures("kubelet")
-def test_kubelet_stopped_for_a_minute(
-    kube: Kube,
+def test_parts_of_the_cluster_go_away(
+    disturbed: Disturbed,
     s3: S3,
-    source: str,
-    root: str,
+    restart_controller: list[str],
     stop_kubelet: list[str],
     start_kubelet: list[str],
     reference: dict[str, str],
 ) -> None:
-    name = kube.submit(source=source, root=root, shard_scenes=2)
-    running_pod(kube, name, "keyframes")
+    """In one run: the controller restarted, storage gone for 30 s, the kubelet for 60 s."""
+    disturbed.running("ingest")
+    subprocess.run(restart_controller, check=True, timeout=120)
+    disturbed.running("keyframes")
+    with s3.away(30):
+        pass
+    disturbed.running("keyframes")
     subprocess.run(stop_kubelet, check=True)
     time.sleep(60)
     subprocess.run(start_kubelet, check=True)
-    done = kube.wait(name, 1500)
-    assert done.phase == "Succeeded", done.explain()
-    assert stored_digests(s3, root) == reference
-    assert_nothing_twice(s3, root)
+    disturbed.completes(reference)
 
 
-def test_cancel_and_resume(
-    kube: Kube, s3: S3, source: str, root: str, reference: dict[str, str]
-) -> None:
-    name = kube.submit(source=source, root=root, shard_scenes=2)
-    running_pod(kube, name, "keyframes")
-    assert dynamicverse("cancel", name, "--namespace", kube.namespace).code == 0
-    assert kube.wait(name, 200).phase == "Failed"
-    done = dynamicverse("resume", name, "--namespace", kube.namespace, "--watch", "--json")
+def test_cancel_and_resume(kube: Kube, disturbed: Disturbed, reference: dict[str, str]) -> None:
+    disturbed.running("keyframes")
+    assert dynamicverse("cancel", disturbed.name, "--namespace", kube.namespace).code == 0
+    assert kube.wait(disturbed.name, 200).phase == "Failed"
+    done = dynamicverse(
+        "resume", disturbed.name, "--namespace", kube.namespace, "--watch", "--json"
+    )
     assert done.code == 0, done.out + done.err
-    assert stored_digests(s3, root) == reference
-    assert_nothing_twice(s3, root)
-    assert {stage for stage, _ in stage_ends(s3, root)} == set(stages.NAMES)
+    disturbed.is_complete(reference)

@@ -6,8 +6,9 @@ import time
 
 import pytest
 from conftest import POOLS
-from harness import S3, Kube, run, wait_for
+from harness import Kube, run, wait_for
 from program import dynamicverse
+from s3_server import S3
 
 PODS = 4
 

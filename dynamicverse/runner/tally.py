@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -16,7 +16,7 @@ from dynamicverse.runner.plan import Run
 CPU = "cpu"
 
 
-class Summary(BaseModel):
+class Tally(BaseModel):
     """Outcomes count each scene (for ingest: source) once, as its last event says; frames,
     durations (s a scene) and pool_seconds (compute and model load, by GPU pool) add up all work.
 
@@ -36,24 +36,20 @@ class Summary(BaseModel):
     last: str = ""
 
 
-def of_ledger(run: Run, stage: str, shard: int) -> Summary:
-    """The summary of what the ledger of one stage and shard says so far."""
-    data = run.store.read(ledger.path(run.folder, stage, shard)) or b""
-    return summarise(_records(data))
-
-
-def _records(data: bytes) -> Iterator[dict[str, Any]]:
-    """The events in a ledger file; a torn last line is passed over."""
-    for line in data.splitlines():
+def events(run: Run, stage: str, shard: int) -> list[dict[str, Any]]:
+    """What the ledger of one stage and shard says so far; a torn last line is passed over."""
+    found = []
+    for line in (run.store.read(ledger.path(run.folder, stage, shard)) or b"").splitlines():
         try:
             record = json.loads(line)
         except ValueError:
             continue
-        if isinstance(record, dict):
-            yield record
+        if isinstance(record, dict) and "name" in record and "outcome" in record:
+            found.append(record)
+    return found
 
 
-def summarise(records: Iterable[Mapping[str, Any]]) -> Summary:
+def of_events(records: Iterable[Mapping[str, Any]]) -> Tally:
     """Add up the events of one stage and shard, in the order in which they were written."""
     ends: dict[str, Mapping[str, Any]] = {}
     frames = 0
@@ -61,8 +57,6 @@ def summarise(records: Iterable[Mapping[str, Any]]) -> Summary:
     pool_seconds: Counter[str] = Counter()
     times: list[str] = []
     for record in records:
-        if "name" not in record or "outcome" not in record:
-            continue
         ends[record["name"]] = record
         times.append(record.get("time", ""))
         seconds = float(record.get("seconds", 0.0))
@@ -73,7 +67,7 @@ def summarise(records: Iterable[Mapping[str, Any]]) -> Summary:
             frames += int(record.get("frames", 0))
             durations.append(seconds)
     stuck = {name: end for name, end in ends.items() if end["outcome"] == Outcome.QUARANTINED}
-    return Summary(
+    return Tally(
         outcomes=dict(Counter(str(end["outcome"]) for end in ends.values())),
         reasons=dict(Counter(str(end.get("reason", "unknown")) for end in stuck.values())),
         quarantined=sorted(stuck),
