@@ -7,7 +7,7 @@ WORKERS ?= 1
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit lint format generate locks images e2e bench bench-engine bench-motion clean
+.PHONY: help setup demo test test-unit lint format generate tools locks images e2e bench bench-engine bench-motion clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,8 +49,13 @@ format: setup  ## rewrite the code in the common style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-generate: setup  ## write argo/stages from jobs/ (a test fails when they drift)
+generate: setup  ## write what is generated: argo/stages, dashboards, rendered charts (tests fail when they drift)
 	$(BIN)/python -m dynamicverse.cluster.render
+	$(BIN)/python -m dynamicverse.telemetry.dashboards
+	$(BIN)/python tests/charts.py
+
+tools: setup  ## fetch helm, prometheus and promtool for the chart tests into build/tools (Debian)
+	$(BIN)/python tests/get_tools.py
 
 locks: setup  ## lock the dependencies of the images, with hashes
 	$(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_28 \

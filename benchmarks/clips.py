@@ -19,11 +19,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from dynamicverse.formats import masks, poses, reconstruction_info
-from dynamicverse.geometry.alignment import trajectory_error
+from dynamicverse.evaluation import files
+from dynamicverse.evaluation.cameras import focal_scores, pose_scores
+from dynamicverse.evaluation.regions import mask_scores
+from dynamicverse.formats import poses, reconstruction_info
 from dynamicverse.scene import Scene
 
 
@@ -53,39 +54,26 @@ def clips(data: Path) -> Iterator[Clip]:
     yield Clip("kitti", kitti / "image_l", kitti / "poses.txt", focal)
 
 
-def true_poses(path: Path) -> np.ndarray:
-    """(F,4,4) camera-to-world from lines of 12 or 16 numbers."""
-    rows = np.loadtxt(path)
-    c2w = np.tile(np.eye(4), (len(rows), 1, 1))
-    c2w[:, : rows.shape[1] // 4] = rows.reshape(len(rows), -1, 4)
-    return c2w
-
-
 def pose_error(scene: Scene, clip: Clip) -> tuple[float | None, float | None]:
     """ATE over path length, and relative focal error; both in per cent."""
     if clip.poses is None or clip.focal is None:
         return None, None
     found = poses.read(scene.poses)
-    truth = true_poses(clip.poses)
     if found.registered_F.sum() < 3:
         return None, None
-    error = trajectory_error(found.c2w_F44, truth)
+    truth_F44 = files.read_cameras(clip.poses).c2w_F44
+    error = pose_scores("monst3r-pose", found.c2w_F44, truth_F44)
     focal = reconstruction_info.read(scene.reconstruction_json).focal_px
-    wrong = None if focal is None else 100 * abs(focal / clip.focal - 1)
-    return 100 * error.ate_of_path, wrong
+    wrong = None if focal is None else 100 * focal_scores([focal], [clip.focal]).rfe
+    return None if error.ate_of_path is None else 100 * error.ate_of_path, wrong
 
 
 def mask_overlap(scene: Scene, clip: Clip) -> float | None:
     """Mean intersection over union (J) of all instances together."""
     if clip.masks is None:
         return None
-    scores = []
-    for frame, path in enumerate(sorted(clip.masks.glob("*.png"))[1:-1], start=1):
-        truth = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0
-        found = masks.read(scene.mask(frame)) > 0
-        union = (truth | found).sum()
-        scores.append((truth & found).sum() / union if union else 1.0)
-    return float(np.mean(scores))
+    truth = files.read_masks(clip.masks)
+    return mask_scores("davis2016", files.read_masks(scene.folder), truth).j
 
 
 def run(clip: Clip, out: Path, workers: int) -> list[dict[str, object]]:

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from dynamicverse import __version__
-from dynamicverse.cli import cluster, inspect, quarantine, run
+from dynamicverse.cli import cluster, evaluate, exporter, inspect, quarantine, run, synth
 from dynamicverse.cli.console import fail
 from dynamicverse.errors import DynamicVerseError
 
@@ -52,11 +52,14 @@ app.command("stage", rich_help_panel="Make scenes")(run.stage)
 app.command("submit", rich_help_panel="On a cluster")(cluster.submit)
 app.command("cancel", rich_help_panel="On a cluster")(cluster.cancel)
 app.command("resume", rich_help_panel="On a cluster")(cluster.resume)
+app.command("exporter", rich_help_panel="On a cluster")(exporter.exporter)
 app.add_typer(cluster.app, name="cluster", hidden=True)
 app.command("status", rich_help_panel="Look at results")(inspect.status)
 app.command("validate", rich_help_panel="Look at results")(inspect.validate)
 app.command("report", rich_help_panel="Look at results")(inspect.report)
 app.add_typer(quarantine.app, name="quarantine", rich_help_panel="Look at results")
+app.add_typer(evaluate.app, name="evaluate", rich_help_panel="Measure")
+app.command("synth", rich_help_panel="Measure")(synth.synth)
 app.command("schema", rich_help_panel="About the program")(inspect.schema)
 app.command("doctor", rich_help_panel="About the program")(inspect.doctor)
 

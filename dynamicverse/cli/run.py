@@ -142,6 +142,7 @@ def stage(
     from dynamicverse.runner import plan as planning
     from dynamicverse.runner.execute import ShardWorker
     from dynamicverse.runner.store import Workspace, scratch_folder
+    from dynamicverse.telemetry.pod import pod_metrics
 
     _exit_on_sigterm()
     opened = planning.open_run(run)
@@ -149,8 +150,8 @@ def stage(
     with (
         scratch_folder(opened.store) as scratch,
         progress(sources, quiet=json) as observer,
+        pod_metrics(name, reporting(observer, sources)) as observe,
     ):
-        observe = reporting(observer, sources)
         worker = ShardWorker(opened, Workspace(opened.store, scratch), observe, keep=False)
         counts = worker.execute(name, shard)
     if json:

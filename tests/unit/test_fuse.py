@@ -163,10 +163,11 @@ def assemble(rendered: RenderedClip, registered: np.ndarray, known: bool = True)
 def distance_to_room(rendered: RenderedClip, points: np.ndarray) -> np.ndarray:
     """Smallest distance of world points to the surface of a static box or of the room."""
     best = np.full(len(points), np.inf)
-    for box in rendered.boxes:
-        if not box.instance:
-            o2w = box.o2w(0)
-            local = np.abs((points - o2w[:3, 3]) @ o2w[:3, :3]) - box.half_3
+    for body in rendered.truth.world.bodies:
+        if not body.instance:
+            o2w = body.o2w(0)
+            half = body.mesh.vertices_V3.max(0)
+            local = np.abs((points - o2w[:3, 3]) @ o2w[:3, :3]) - half
             outside = np.linalg.norm(np.maximum(local, 0), axis=1)
             best = np.minimum(best, np.where(local.max(1) > 0, outside, -local.max(1)))
     return best
@@ -188,7 +189,7 @@ def test_moving_points_are_kept_apart_by_frame(rendered: RenderedClip) -> None:
     for f in range(6):
         own = scene.moving_points_Q3[scene.offsets[f] : scene.offsets[f + 1]]
         assert len(own) > 20
-        half = rendered.boxes[-1].half_3
+        half = rendered.truth.world.bodies[-1].mesh.vertices_V3.max(0)
         assert np.linalg.norm(own - truth_F3[f], axis=1).max() < np.linalg.norm(half) + 0.02
         assert np.linalg.norm(scene.centres_MF3[0, f] - truth_F3[f]) < 0.7
     assert (scene.moving_instance_Q == 1).all()
