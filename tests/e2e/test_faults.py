@@ -54,6 +54,18 @@ class Disturbed:
         found: str = wait_for(f"a running {stage} pod", find, 400, every=0.2)
         return found
 
+    def in_the_middle(self, stage: str) -> str:
+        """Name of a pod of a stage that is done with one scene, and has more."""
+        wait_for(f"a scene past {stage}", lambda: self.manifests(stage), 400, every=0.1)
+        return self.running(stage)
+
+    def manifests(self, stage: str) -> dict[str, bytes]:
+        """Path → content of what a stage has finished so far."""
+        fs = self.s3.fs()
+        return {
+            p: fs.cat_file(p) for p in fs.glob(f"{self.root}/clips/*/.dynamicverse/{stage}.json")
+        }
+
     def completes(self, reference: dict[str, str]) -> Workflow:
         """The Workflow when it has ended: all outputs there, nothing computed twice."""
         done = self.kube.wait(self.name, 900)
@@ -141,11 +153,15 @@ def test_a_pod_that_goes_is_tried_again(
 ) -> None:
     """Six scenes in one pod: it is in the middle of them when it goes."""
     disturbed = Disturbed(kube, s3, source, root, shard_scenes=6)
-    pod = disturbed.running("keyframes")
+    pod = disturbed.in_the_middle("keyframes")
     kill = ["--grace-period=0", "--force"] if how == "killed" else ["--wait=false"]
+    finished = disturbed.manifests("keyframes")
     kube.kubectl("delete", "pod", pod, *kill)
     done = disturbed.completes(reference)
     assert len(done.pods("stage-keyframes")) == 2
+    now = disturbed.manifests("keyframes")
+    assert {path: now[path] for path in finished} == finished, "computed twice"
+    assert len(now) == 6
 
 
 @pytest.fixture
