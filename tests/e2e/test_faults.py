@@ -164,7 +164,11 @@ def test_a_pod_that_goes_is_tried_again(
     assert 0 < len(finished) < scenes, "not in the middle"
     done = kube.wait(disturbed.name, 900)
     assert done.phase == "Succeeded", done.explain()
-    assert len(done.pods("stage-keyframes")) == 2
+    # a retry, or the same try in a new pod of the same name: both are Argo's ways. A second pod
+    # has been here if it has found what the first one had finished
+    ends = stage_ends(s3, root)
+    scenes_finished = {path.split("/")[-3] for path in finished}
+    assert all("cached" in ends["keyframes", scene] for scene in scenes_finished), ends
     now = disturbed.manifests("keyframes")
     assert {path: now[path] for path in finished} == finished, "computed twice"
     valid = dynamicverse("validate", root)
