@@ -7,7 +7,7 @@ WORKERS ?= 1
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit lint format generate tools locks images e2e bench bench-engine bench-motion clean
+.PHONY: help setup demo test test-unit lint format generate tools locks images e2e bench bench-ba bench-engine bench-motion clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -73,6 +73,9 @@ e2e: setup  ## end-to-end tests on the cluster of KUBECONFIG; E2E=options (docs/
 
 bench: setup build/bikes.mp4  ## speed and memory of the embedded pipeline on this machine
 	$(BIN)/python benchmarks/pipeline.py --clip build/bikes.mp4
+
+bench-ba: setup  ## bundle adjustment against Ceres and Adam, and its growth; DEVICE=cuda on a GPU
+	$(BIN)/python benchmarks/bundle_adjustment.py --device $(or $(DEVICE),cpu) --json build/bench-ba.json
 
 bench-engine: setup  ## the whole engine on rendered clips with exact truth
 	$(BIN)/python benchmarks/engine.py --out build/bench-engine

@@ -124,6 +124,9 @@ class TracksConfig(Section):
     backend: str = "klt"
     grid_size: int = Field(50, ge=2, le=400, description="grid points along the longer side")
     interval: int = Field(10, ge=1, description="re-seed the grid every so many frames")
+    cotracker3: Literal["auto", "offline", "online"] = Field(
+        "auto", description="cotracker3: the whole clip at once, or windows; auto: by its length"
+    )
     max_error: float = Field(1.0, gt=0, description="klt: forward-backward error, px")
     max_gap: int = Field(5, ge=0, description="klt: look for a covered point so many frames")
     min_length: int = Field(3, ge=1, description="drop tracks visible in fewer frames")
@@ -138,7 +141,10 @@ class TracksConfig(Section):
 class DepthConfig(Section):
     """A monocular depth prior."""
 
-    backend: str = "none"
+    backend: str = Field("none", description="none, or unidepth, depth_anything, depth_pro")
+    depth_anything: Literal["outdoor-small", "indoor-small", "outdoor-large", "indoor-large"] = (
+        Field("outdoor-small", description="weights; the large ones are non-commercial")
+    )
 
 
 class DenseConfig(Section):
@@ -172,6 +178,20 @@ class CamerasConfig(Section):
         "where it cannot be estimated",
     )
     focal_sigma: float = Field(0.7, gt=0, description="how far off that may be, in log f")
+    centre_sigma: float | None = Field(
+        0.01,
+        gt=0,
+        description="how far the principal point may be off the centre of the picture, of its "
+        "longer side; null: it is the centre",
+    )
+    distortion_sigma: float | None = Field(
+        0.02, gt=0, description="how large the radial distortion k1 may be; null: there is none"
+    )
+    zoom_sigma: float | None = Field(
+        None,
+        gt=0,
+        description="change of log f from frame to frame; null: one focal length for the clip",
+    )
     inlier_px: float = Field(3.0, gt=0, description="reprojection error of an inlier, at most")
     loss_px: float = Field(1.0, gt=0, description="scale of the robust loss")
     min_angle: float = Field(
@@ -181,7 +201,7 @@ class CamerasConfig(Section):
         600, ge=50, description="tracks that the cameras are solved from; others only get points"
     )
     max_frames: int = Field(
-        240,
+        600,
         ge=2,
         description="adjust at most so many frames together; in a longer clip these are "
         "keyframes, and the others are fitted to their points",
@@ -210,6 +230,51 @@ class ReportConfig(Section):
     points: int = Field(30_000, ge=0, le=40_000, description="static points of the 4D view")
 
 
+class TokenPrice(Section):
+    """What a model's tokens cost, $ per million."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+
+
+class VlmConfig(Section):
+    """The vision-language model behind the backends `openai` and `qwen`.
+
+    Keys are never part of the configuration: see docs/backends.md.
+    """
+
+    url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s@]+$",
+        description="of an OpenAI-compatible API, with /v1; null: DashScope, by DASHSCOPE_API_KEY",
+    )
+    model: str = Field("", max_length=200, description="the name that the server serves it under")
+    structured: Literal["auto", "json_schema", "prompt"] = Field(
+        "auto",
+        description="hold the server to a JSON Schema, or only ask; auto: only QVQ is asked",
+    )
+    boxes: Literal["auto", "pixels", "thousandths"] = Field(
+        "auto",
+        description="unit of the boxes that the model was trained on; auto: thousandths of the "
+        "picture for Qwen3-VL, else pixels",
+    )
+    pictures: int = Field(24, ge=1, le=64, description="of a clip, in one question at most")
+    picture_side: int = Field(644, ge=56, le=2048, description="longer side of a picture, px")
+    max_tokens: int = Field(4096, ge=64, le=65536, description="of an answer, thoughts included")
+    max_objects: int = Field(16, ge=1, le=64, description="moving objects in an answer")
+    timeout_s: float = Field(300, gt=0, description="of one answer, from question to last word")
+    attempts: int = Field(5, ge=1, le=20, description="of a question, when the service fails")
+    concurrency: int = Field(
+        8, ge=1, le=512, description="scenes, and so requests, under way at once in one process"
+    )
+    prices: dict[str, TokenPrice] = Field({}, description="of models, for the manifests' cost")
+
+    def decisive(self) -> dict[str, Any]:
+        """The part that decides the answers, not how they are got."""
+        how = {"url", "timeout_s", "attempts", "concurrency", "prices"}
+        return self.model_dump(mode="json", exclude=how)
+
+
 class ClusterConfig(Section):
     """What a cluster costs. Not part of a run's identity."""
 
@@ -231,6 +296,7 @@ class Config(Section):
     reconstruction: ReconstructionConfig = ReconstructionConfig()
     captions: CaptionsConfig = CaptionsConfig()
     report: ReportConfig = ReportConfig()
+    vlm: VlmConfig = VlmConfig()
     cluster: ClusterConfig = ClusterConfig()
 
 

@@ -34,6 +34,7 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     STORAGE = "storage"  # I/O error of the disk or the object store
     SERVICE = "service"  # a service we call (VLM) failed or timed out
+    BAD_ANSWER = "bad_answer"  # a model's answer cannot be used, also when asked again
     CRASHED = "crashed"  # the process died while it worked on the scene
     # ours
     INTERNAL = "internal"
@@ -86,6 +87,18 @@ class StorageError(DynamicVerseError):
     """The disk or object store failed; worth another try."""
 
     reason = Reason.STORAGE
+
+
+class ServiceError(DynamicVerseError):
+    """A service that we call failed or stayed away; worth another try."""
+
+    reason = Reason.SERVICE
+
+
+class AnswerError(DynamicVerseError):
+    """A model refused a question, or answered what cannot be used."""
+
+    reason = Reason.BAD_ANSWER
 
 
 def reason_of(error: BaseException) -> Reason:

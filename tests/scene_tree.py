@@ -305,6 +305,8 @@ def _write_fused(
             rgbs=np.stack([r[::4, ::4] for r in clip.rgb]),
             object_ids=np.array(ids, np.int32),
             object_centres=centres,
+            object_model=np.array(["contact"] * len(ids), np.str_),
+            object_poses=np.full((len(ids), clip.frame_count, 4, 4), np.nan),
         ),
     )
 

@@ -22,7 +22,9 @@ class BackendInfo:
     """What a backend is and needs.
 
     weights: hub repository, empty for a method without weights; revision pins it.
-    memory_gb: device memory at the default batch size.
+    memory_gb: device memory at the default batch size. service: "vlm" for a backend that asks
+    a VLM service; its constructor takes the configuration's `vlm` section besides, and it has
+    `prompts`, the names of those it uses.
     """
 
     name: str
@@ -32,6 +34,7 @@ class BackendInfo:
     device: str = "cpu"
     memory_gb: float = 0.0
     batch_size: int = 1
+    service: str = ""
 
 
 def names(kind: str) -> list[str]:
@@ -63,6 +66,7 @@ def info(kind: str, name: str) -> BackendInfo:
     return find(kind, name).info  # type: ignore[no-any-return]
 
 
-def load(kind: str, name: str, settings: Any) -> Any:
-    """Load a backend with its stage's configuration section."""
-    return find(kind, name)(settings)
+def load(kind: str, name: str, settings: Any, vlm: Any = None) -> Any:
+    """Load a backend with its stage's configuration section, and `vlm` if it asks a service."""
+    found = find(kind, name)
+    return found(settings, vlm) if found.info.service else found(settings)

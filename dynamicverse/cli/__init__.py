@@ -7,7 +7,7 @@ import sys
 import typer
 
 from dynamicverse import __version__
-from dynamicverse.cli import cluster, evaluate, exporter, inspect, quarantine, run, synth
+from dynamicverse.cli import cluster, evaluate, exporter, inspect, quarantine, run, synth, weights
 from dynamicverse.cli.console import fail
 from dynamicverse.errors import DynamicVerseError
 
@@ -61,6 +61,7 @@ app.add_typer(quarantine.app, name="quarantine", rich_help_panel="Look at result
 app.add_typer(evaluate.app, name="evaluate", rich_help_panel="Measure")
 app.command("synth", rich_help_panel="Measure")(synth.synth)
 app.command("schema", rich_help_panel="About the program")(inspect.schema)
+app.add_typer(weights.app, name="weights", rich_help_panel="About the program")
 app.command("doctor", rich_help_panel="About the program")(inspect.doctor)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dynamicverse.cli.console import print_json
+from dynamicverse.cli.run import VlmModel, VlmUrl, vlm_settings
 from dynamicverse.errors import EXIT_BAD_INPUT
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def submit(
         list[str] | None,
         typer.Option("--set", metavar="A.B=C", help="One setting, e.g. tracks.grid_size=30."),
     ] = None,
+    vlm_url: VlmUrl = None,
+    vlm_model: VlmModel = None,
     stages: Annotated[str, typer.Option(help="all, or stages separated by commas.")] = "all",
     run: Annotated[str, typer.Option(help="Continue this planned run (its URL).")] = "",
     shard_scenes: Annotated[int, typer.Option(min=1, help="Most inputs in one shard.")] = 64,
@@ -61,7 +64,8 @@ def submit(
     from dynamicverse import config as configuration
     from dynamicverse.cluster.workflow import Cluster
 
-    chosen = configuration.load(preset, config, settings or [])
+    given = vlm_settings(vlm_url, vlm_model)
+    chosen = configuration.load(preset, config, [*(settings or []), *given])
     parameters = {
         "source": "\n".join(source or []),
         "root": root,

@@ -31,6 +31,11 @@ Settings = Annotated[
 ]
 Stages = Annotated[str | None, typer.Option(help="Only these stages, separated by commas.")]
 Dataset = Annotated[str, typer.Option(help="Name of the dataset: a folder below the root.")]
+VlmUrl = Annotated[
+    str | None,
+    typer.Option(help="An OpenAI-compatible API, with /v1 [DashScope, by DASHSCOPE_API_KEY]."),
+]
+VlmModel = Annotated[str | None, typer.Option(help="The model's name at that API.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -60,6 +65,8 @@ def run(
         bool | None,
         typer.Option("--opt-intrinsics/--no-opt-intrinsics", help="Estimate the focal length."),
     ] = None,
+    vlm_url: VlmUrl = None,
+    vlm_model: VlmModel = None,
     stages: Stages = None,
     workers: Annotated[
         int, typer.Option(min=0, help="Scenes at a time; 0 works inside this process.")
@@ -90,6 +97,7 @@ def run(
         "reconstruction.opt_intrinsics": opt_intrinsics,
     }
     given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
+    given += vlm_settings(vlm_url, vlm_model)
     chosen = _config(preset, config, [*(settings or []), *given])
     planned = _plan(inputs, Store(out), dataset, chosen, stages, per_shard=None)
     _exit_on_sigterm()
@@ -115,6 +123,8 @@ def plan(
     preset: Preset = "embedded",
     config: ConfigFile = None,
     settings: Settings = None,
+    vlm_url: VlmUrl = None,
+    vlm_model: VlmModel = None,
     stages: Stages = None,
     shard_scenes: Annotated[int, typer.Option(min=1, help="Most inputs in one shard.")] = 64,
     json: Json = False,
@@ -122,7 +132,8 @@ def plan(
     """Cut a dataset into shards for a cluster; prints the run's URL for `stage --run`."""
     from dynamicverse.runner.store import Store
 
-    chosen = _config(preset, config, settings or [])
+    given = vlm_settings(vlm_url, vlm_model)
+    chosen = _config(preset, config, [*(settings or []), *given])
     planned = _plan(source, Store(root), dataset, chosen, stages, per_shard=shard_scenes)
     url = f"{planned.store.url.rstrip('/')}/{planned.folder}"
     if json:
@@ -158,6 +169,14 @@ def stage(
         print_json({"stage": name, "shard": shard, "counts": dict(counts)})
     else:
         print(f"{name} shard {shard}: {', '.join(f'{n} {o}' for o, n in sorted(counts.items()))}")
+
+
+def vlm_settings(url: str | None, model: str | None) -> list[str]:
+    """The options of the VLM service as settings; quoted, for YAML would read some as numbers."""
+    import json
+
+    given = {"vlm.url": url, "vlm.model": model}
+    return [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
 
 
 def _exit_on_sigterm() -> None:

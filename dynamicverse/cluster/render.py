@@ -20,6 +20,7 @@ from dynamicverse.errors import ConfigError
 
 HEADER = "# Generated from jobs/{stage}.yaml by `make generate`. Do not edit.\n"
 GPU = "nvidia.com/gpu"
+STORAGE = "dynamicverse-storage"
 
 # Global parameters that stage templates use; whoever refers to them must declare them.
 PARAMETERS: Mapping[str, str] = {
@@ -27,7 +28,7 @@ PARAMETERS: Mapping[str, str] = {
     "preset": "embedded",
     "gpu-type": "any",
     "priority": "",
-    "storage-secret": "dynamicverse-storage",
+    "storage-secret": STORAGE,
 }
 POOL = "{{=workflow.parameters.preset == 'gpu' ? workflow.parameters['gpu-type'] : 'cpu'}}"
 # 75: try again. 143: ended by SIGTERM. -1: no exit code known. 137: perhaps out of memory,
@@ -75,8 +76,11 @@ def _template(pod: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, An
     gpus = limits.pop(GPU, None)
     container["resources"] = {**container["resources"], "limits": limits}
     container["args"] = [ARGUMENTS.get(a, a) for a in container["args"]]
+    # the run is a parameter here, and so is the name of the storage's Secret
+    given = [s for s in container["envFrom"] if s.get("secretRef", {}).get("name") != STORAGE]
     container["envFrom"] = [
-        {"secretRef": {"name": "{{workflow.parameters.storage-secret}}", "optional": True}}
+        {"secretRef": {"name": "{{workflow.parameters.storage-secret}}", "optional": True}},
+        *(source for source in given if "secretRef" in source),
     ]
     template = {
         "name": "main",

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from dynamicverse.config import FuseConfig
 from dynamicverse.dynamicba import dynamic_points
 from dynamicverse.dynamicba.depth_sources import Clip
+from dynamicverse.dynamicba.dynamic_points import DynamicPoints
 from dynamicverse.dynamicba.fuse import Cloud, FrameDepth, MovingClouds, StaticCloud, lift, steep
 from dynamicverse.formats.masks import present
 
@@ -42,10 +43,15 @@ class Scene4D:
 
 
 class Assembler:
-    """Takes the frames of a clip in order and gives the fused scene."""
+    """Takes the frames of a clip in order and gives the fused scene.
 
-    def __init__(self, clip: Clip, settings: FuseConfig) -> None:
-        self._clip, self._settings = clip, settings
+    moving: what is known of the points of moving objects; None where there is no depth.
+    """
+
+    def __init__(
+        self, clip: Clip, settings: FuseConfig, moving: DynamicPoints | None = None
+    ) -> None:
+        self._clip, self._settings, self._objects = clip, settings, moving
         width, height = clip.tracks.size
         self._step = max(1, round((width * height / PIXELS_PER_FRAME) ** 0.5))
         self._typical = clip.median_depth()
@@ -67,13 +73,14 @@ class Assembler:
         if not self._clip.registered_F[frame] or depth is None:
             self._moving.add(*_nothing())
             return
+        clip = self._clip
         view = FrameDepth(
-            rgb_HW3, *depth, ids_HW, self._clip.K_F33[frame], self._clip.c2w_F44[frame]
+            rgb_HW3, *depth, ids_HW, clip.K_F33[frame], clip.c2w_F44[frame], clip.distortion
         )
         self._add_static(frame, view)
         self._add_moving(frame, view)
         for instance in present(ids_HW):
-            centre = dynamic_points.centre(instance, ids_HW, view.depth_HW, view.c2w, view.K)
+            centre = dynamic_points.centre(instance, view)
             if centre is not None:
                 self._centres[instance][frame] = centre
 
@@ -132,17 +139,31 @@ class Assembler:
         moving_HW = view.ids_HW > 0
         step = self._moving.step(int(moving_HW.sum()))
         points_N3, rgbs_N3, index_N = lift(view, moving_HW, step)
-        tracked_T3, track_T = dynamic_points.track_points(
-            self._clip.tracks, frame, view.ids_HW, view.depth_HW, view.c2w, view.K
-        )
-        column, row = np.rint(self._clip.tracks.tracks_FN2[frame, track_T]).astype(np.intp).T
+        tracked_T3, pixel_T2 = self._tracked(frame, view)
+        column, row = np.rint(pixel_T2).astype(np.intp).T
         self._moving.add(
-            np.concatenate([points_N3, tracked_T3.astype(np.float32)]),
+            np.concatenate([points_N3, tracked_T3]),
             np.concatenate([rgbs_N3, view.rgb_HW3[row, column]]),
             np.concatenate([view.ids_HW.ravel()[index_N], view.ids_HW[row, column]]).astype(
                 np.int32
             ),
         )
+
+    def _tracked(self, frame: int, view: FrameDepth) -> tuple[Floats32, Floats32]:
+        """World points (T,3) and pixels (T,2) of the tracks that lie on their own object."""
+        tracks = self._clip.tracks
+        if self._objects is None:
+            return np.zeros((0, 3), np.float32), np.zeros((0, 2), np.float32)
+        track_T, depth_T = self._objects.points(frame)
+        pixel_T2 = tracks.tracks_FN2[frame, track_T]
+        column, row = np.rint(pixel_T2).astype(np.intp).T
+        height, width = view.ids_HW.shape
+        own_T = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        own_T[own_T] = (
+            view.ids_HW[row[own_T], column[own_T]] == tracks.instance_id_N[track_T[own_T]]
+        )
+        points_T3 = dynamic_points.in_world(pixel_T2[own_T], depth_T[own_T], view)
+        return points_T3.astype(np.float32), pixel_T2[own_T]
 
 
 def _nothing() -> tuple[Floats32, Bytes, Ids]:

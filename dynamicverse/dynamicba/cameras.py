@@ -7,25 +7,20 @@ or one whose motion and scene can be reconstructed up to scale. What cannot be k
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from dynamicverse.config import ReconstructionConfig
+from dynamicverse.config import CamerasConfig, ReconstructionConfig
 from dynamicverse.dynamicba.blocks import Floats, Indices, Observations
 from dynamicverse.dynamicba.graph import Mask, TrackGraph
 from dynamicverse.dynamicba.incremental import extend, finish, grow_all
 from dynamicverse.dynamicba.initialise import hypotheses
 from dynamicverse.dynamicba.mapping import Map, Tolerances, explained_share
 from dynamicverse.dynamicba.rotation import RotationModel, extend_rotations, fit_rotations
-from dynamicverse.dynamicba.solver import FocalPrior, Structure
-from dynamicverse.dynamicba.triangulation import (
-    reprojection_errors,
-    triangulate,
-    triangulation_angles,
-)
+from dynamicverse.dynamicba.solver import FocalPrior, LensPrior, Solution, Structure
+from dynamicverse.dynamicba.static_points import static_points
 from dynamicverse.formats.intrinsics import PriorIntrinsics
 from dynamicverse.formats.tracks import Tracks
 from dynamicverse.geometry.lie import se3, se3_inverse
@@ -49,7 +44,8 @@ LEAST_TRUSTED = 0.05  # of the points must have a known depth
 TRUSTED_POINTS = 30
 STARTS_TRIED = 3
 COMPLETE = 0.9  # of the keyframes registered: no other start is tried
-BATCH = 20_000  # tracks that get their points at once
+KEPT = (None, LensPrior())  # priors where intrinsics stay as they are
+LONG_ITERATIONS = 15  # of a final adjustment of all frames of a long clip
 
 
 @dataclass(frozen=True)
@@ -58,8 +54,13 @@ class CameraSolution:
 
     c2w_F44: float64 camera to world, NaN rows where not registered; the world is the first
     registered camera, lengths are relative (the median depth in it is about one).
-    K_F33: float64 px. points_N3: float64 world, NaN where a track has no static point of known
-    depth; static_N: it has one. reprojection_rmse_px, observations: of the inliers.
+    K_F33: float64 px. distortion: k1 of `lens.py`; points, c2w and K are those of the pinhole
+    that is left when the pixels are straightened by it.
+    pose_sigma_F6: standard deviations of the rotation about the camera's axes (rad) and of its
+    centre along them, relative to the first registered camera and to the scale. focal_sigma_F:
+    px. Both NaN, or None, where not estimated.
+    points_N3: float64 world, NaN where a track has no static point of known depth; static_N: it
+    has one. reprojection_rmse_px, observations: of the inliers.
     statements: plain words on what cannot be known.
     """
 
@@ -73,6 +74,9 @@ class CameraSolution:
     reprojection_rmse_px: float
     observations: int
     statements: list[str]
+    distortion: float = 0.0
+    pose_sigma_F6: Floats | None = None
+    focal_sigma_F: Floats | None = None
 
 
 def solve_cameras(
@@ -113,6 +117,7 @@ class _Clip:
         # two views do not tell a focal length
         estimate = config.opt_intrinsics and self.graph.frames > 2
         self.prior = FocalPrior(self.focal, sigma) if estimate else None
+        self.lens_prior = lens_prior(self.settings, longer) if estimate else LensPrior()
         self.statements: list[str] = []
 
     def solve(self) -> CameraSolution:
@@ -182,30 +187,27 @@ class _Clip:
     def _full(self, world: Map) -> CameraSolution:
         """Go on to all frames, adjust, and give every track its point."""
         frames = self.graph.frames
-        everything = np.arange(frames)
-        short = frames <= self.settings.max_frames
-        if short:
-            used_N = self.graph.thinned(everything, self.settings.tracks_per_frame)
-            wanted = self.graph.observations(everything, min(3, frames), used_N)
-            world = extend(world, wanted, everything)
-        source = self._focal(world)
-        if not short:
-            used_N = self.graph.thinned(everything, self.settings.tracks_per_frame)
-            wanted = self.graph.observations(everything, min(3, frames), used_N)
-            world = extend(world, wanted, everything)
+        long = frames > self.settings.max_frames
+        if not long:
+            world = self._all_frames(world)
+        solution, source = self._focal(world)
+        if long:
+            world = self._all_frames(world)
+            prior, lens = (self._final_prior(), self.lens_prior) if source == "estimated" else KEPT
+            solution = finish(world, prior, lens, LONG_ITERATIONS)
         registered_F = world.registered_F
-        world.rebase(int(np.flatnonzero(registered_F)[0]))
+        scale = world.rebase(int(np.flatnonzero(registered_F)[0]))
         missing = int((~registered_F).sum())
         if missing:
             self.statements.append(f"{missing} of {frames} frames could not be registered")
         self.progress(frames, frames)
         w2c = se3(world.structure.R_F33, world.structure.t_F3)
         w2c[~registered_F] = np.nan
-        points = self._points(world)
+        points = static_points(self.graph, world)
         return CameraSolution(
             "full",
             se3_inverse(w2c),
-            self._K(world.structure.focal),
+            self._K(world.structure),
             registered_F.copy(),
             source,
             points,
@@ -213,39 +215,38 @@ class _Clip:
             world.rmse(),
             int(world.inlier_M.sum()),
             self.statements,
+            world.structure.lens.k1,
+            *_sigmas(world, solution, scale),
         )
 
-    def _focal(self, world: Map) -> FocalSource:
+    def _all_frames(self, world: Map) -> Map:
+        everything = np.arange(self.graph.frames)
+        used_N = self.graph.thinned(everything, self.settings.tracks_per_frame)
+        wanted = self.graph.observations(everything, min(3, self.graph.frames), used_N)
+        return extend(world, wanted, everything)
+
+    def _final_prior(self) -> FocalPrior | None:
+        """With a focal length a frame where the clip may zoom."""
+        if self.prior is None:
+            return None
+        return replace(self.prior, change_sigma=self.settings.zoom_sigma)
+
+    def _focal(self, world: Map) -> tuple[Solution | None, FocalSource]:
         """Adjust everything; keep the focal length only if the tracks determine it."""
-        solution = finish(world, self.prior)
+        solution = finish(world, self._final_prior(), self.lens_prior)
         kept: FocalSource = "prior" if self.given else "assumed"
-        if self.prior is None or solution is None:
+        if self.prior is None or solution is None or solution.uncertainty is None:
             if kept == "assumed":
                 self.statements.append("the focal length is assumed, not estimated")
-            return kept
-        sigma = solution.log_focal_sigma * world.rmse()
+            return solution, kept
+        sigma = solution.uncertainty.log_focal
         if sigma > OBSERVABLE:
             self.statements.append("the focal length cannot be estimated from this motion")
             world.refocus(self.focal)
-            finish(world, None)
-            return kept
+            return finish(world, None), kept
         if sigma > DOUBTFUL:
             self.statements.append(f"the focal length is uncertain: ± {100 * sigma:.0f} %")
-        return "estimated"
-
-    def _points(self, world: Map) -> Floats:
-        """Points (N, 3) of all background tracks from the registered cameras."""
-        points_N3 = np.full((self.graph.tracks, 3), np.nan)
-        frames = np.flatnonzero(world.registered_F)
-        for first in range(0, self.graph.tracks, BATCH):
-            batch_N = np.zeros(self.graph.tracks, bool)
-            batch_N[first : first + BATCH] = True
-            seen = self.graph.observations(frames, min(3, self.graph.frames), batch_N)
-            if len(seen):
-                points_N3[first : first + BATCH] = _static_points(
-                    seen, first, min(BATCH, self.graph.tracks - first), world
-                )
-        return points_N3
+        return solution, "estimated"
 
     # a camera that turns
     def _rotations(
@@ -282,7 +283,7 @@ class _Clip:
     def _turning(self, keyframes: Indices, model: RotationModel) -> CameraSolution:
         self.statements.append("depth unobservable: no parallax")
         source: FocalSource = "prior" if self.given else "assumed"
-        if self.prior is not None and model.log_focal_sigma * model.rmse() < OBSERVABLE:
+        if self.prior is not None and model.log_focal_sigma < OBSERVABLE:
             source = "estimated"
         elif self.prior is not None:
             self.statements.append("the focal length cannot be estimated from this motion")
@@ -295,9 +296,13 @@ class _Clip:
         c2w = se3(np.swapaxes(R_F33, 1, 2), np.zeros(3))
         c2w[~registered_F] = np.nan
         agrees = model.error_M < self.tolerances.inlier_px
-        return self._without_points(
+        found = self._without_points(
             "rotation_only", c2w, model.focal, source, model.rmse(), int(agrees.sum())
         )
+        sigma_F6 = np.full((self.graph.frames, 6), np.nan)
+        sigma_F6[model.frames, :3] = model.rotation_sigma_K3
+        sigma_F = np.full(self.graph.frames, model.log_focal_sigma * model.focal)
+        return replace(found, pose_sigma_F6=sigma_F6, focal_sigma_F=sigma_F)
 
     # a camera of which less is known
     def _still(self, status: Status) -> CameraSolution:
@@ -325,7 +330,7 @@ class _Clip:
         return CameraSolution(
             status,
             c2w_F44,
-            self._K(focal),
+            self._K(Structure(c2w_F44, c2w_F44, c2w_F44, focal)),
             np.isfinite(c2w_F44[:, 0, 0]),
             source,
             np.full((tracks, 3), np.nan),
@@ -335,33 +340,28 @@ class _Clip:
             self.statements,
         )
 
-    def _K(self, focal: float) -> Floats:
-        return np.tile(intrinsics(focal, self.graph.centre), (self.graph.frames, 1, 1))
+    def _K(self, structure: Structure) -> Floats:
+        K_F33 = np.tile(intrinsics(1.0, self.graph.centre), (self.graph.frames, 1, 1))
+        K_F33[:, [0, 1], [0, 1]] = structure.lens.focal_F(structure.focal, len(K_F33))[:, None]
+        K_F33[:, :2, 2] += structure.lens.centre_2
+        return K_F33
 
 
-def _static_points(
-    observations: Observations, first: int, count: int, world: Map
-) -> npt.NDArray[np.float64]:
-    """Points (count, 3) of the tracks from number `first` on; NaN unless static, depth known.
+def lens_prior(settings: CamerasConfig, longer: int) -> LensPrior:
+    """The priors of the settings for a picture with this longer side in px."""
+    centre = settings.centre_sigma
+    return LensPrior(None if centre is None else centre * longer, settings.distortion_sigma)
 
-    Static: nearly all observations agree with one point. Known: a wide enough angle.
+
+def _sigmas(world: Map, solution: Solution | None, scale: float) -> tuple[Floats, Floats]:
+    """Standard deviations of poses (F, 6) and focal lengths (F,); NaN where not estimated.
+
+    scale: that lengths were multiplied by since the solution.
     """
-    local = Observations(
-        observations.frame_M,
-        observations.point_M - first,
-        observations.xy_M2,
-        observations.weight_M,
-    )
-    structure: Structure = world.structure
-    tolerances = world.tolerances
-    points = triangulate(local, structure, count, tolerances.loss_px)
-    agrees = reprojection_errors(points, local, structure) < tolerances.inlier_px
-    support = np.bincount(local.point_M[agrees], minlength=count)
-    seen = np.bincount(local.point_M, minlength=count)
-    angle = triangulation_angles(local.select(agrees), structure, count)
-    good = (support >= STATIC_SHARE * seen) & (support >= 2) & (angle >= tolerances.angle)
-    points[~good] = np.nan
-    return points
-
-
-STATIC_SHARE = 0.8  # of a track's observations must agree with its static point
+    frames = len(world.registered_F)
+    pose_F6, focal_F = np.full((frames, 6), np.nan), np.full(frames, np.nan)
+    if solution is not None and solution.uncertainty is not None:
+        registered = np.flatnonzero(world.registered_F)
+        pose_F6[registered] = solution.uncertainty.pose_F6 * [1, 1, 1, scale, scale, scale]
+        focal_F[registered] = solution.uncertainty.log_focal_F * solution.structure.focal
+    return pose_F6, np.where(focal_F > 0, focal_F, np.nan)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from dynamicverse.config import DenseConfig
 from dynamicverse.dynamicba.agreement import DepthView, agree
+from dynamicverse.dynamicba.picture_lens import PictureLens
 from dynamicverse.dynamicba.semiglobal import aggregate, winner
 from dynamicverse.dynamicba.sweep import Picture, cost_volume, displacement, normalise
 from dynamicverse.dynamicba.views import View
@@ -73,8 +74,9 @@ class WorkSize:
 class Densifier:
     """Searches and confirms the static depth of a clip.
 
-    c2w_F44, K_F33: cameras of all frames; only those of the given views are used.
-    scratch: an empty folder for what must not stay in memory.
+    c2w_F44, K_F33: cameras of all frames; only those of the given views are used. distortion:
+    k1 of `lens.py`; pictures are searched as a pinhole would have taken them, and depth is of
+    the pixels of the camera. scratch: an empty folder for what must not stay in memory.
     """
 
     def __init__(
@@ -85,8 +87,11 @@ class Densifier:
         K_F33: Floats,
         settings: DenseConfig,
         scratch: Path,
+        distortion: float = 0.0,
     ) -> None:
         self.size = WorkSize.of(size, settings.work_size)
+        K_small_F33 = np.stack([self.size.intrinsics(K) for K in K_F33])
+        self._lens = PictureLens(self.size.work, K_small_F33, distortion)
         self._settings = settings
         self._frames, self._scratch = frames, scratch
         self._c2w_F44, self._K_F33 = c2w_F44, K_F33
@@ -105,7 +110,8 @@ class Densifier:
         """Second pass: keep what other views agree with; the depth (h,w), 0 = unknown."""
         others = [self._found(frame) for frame in view.neighbours]
         minimum = min(self._settings.agree, max(1, len(others)))
-        depth_hw, confidence_hw = agree(self._found(view.frame), others, minimum)
+        agreed = agree(self._found(view.frame), others, minimum)
+        depth_hw, confidence_hw = (self._lens.bent(values, view.frame) for values in agreed)
         if self._settings.fill:
             allowed_hw = self._static(view.frame) > 0
             _fill(depth_hw, confidence_hw, allowed_hw, self._settings.fill, self.size)
@@ -151,7 +157,9 @@ class Densifier:
     def _load_picture(self, frame: int) -> Picture:
         grey_HW = cv2.cvtColor(self._frames.rgb(frame), cv2.COLOR_RGB2GRAY)
         grey_hw = cv2.resize(grey_HW, self.size.work, interpolation=cv2.INTER_AREA)
-        static_hw = self._static(frame)
+        grey_hw = self._lens.straight(grey_hw, frame, 0)
+        static_hw = self._lens.straight(self._static(frame), frame, 0)
+        static_hw = np.where(static_hw == 255, static_hw, 0)
         return Picture(
             np.asarray(grey_hw, np.uint8),
             normalise(np.asarray(grey_hw, np.uint8)),

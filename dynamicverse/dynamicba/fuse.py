@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dynamicverse.geometry.projection import rays
+from dynamicverse.dynamicba.picture_lens import straight_rays
 
 Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
@@ -31,7 +31,7 @@ class Cloud:
 
 @dataclass(frozen=True)
 class FrameDepth:
-    """A frame with its depth (0 = unknown), at full size."""
+    """A frame with its depth (0 = unknown), at full size. distortion: k1 of `lens.py`."""
 
     rgb_HW3: Bytes
     depth_HW: Floats32
@@ -39,6 +39,7 @@ class FrameDepth:
     ids_HW: Bytes
     K: Floats
     c2w: Floats
+    distortion: float = 0.0
 
 
 def steep(depth_HW: Floats32, share: float) -> Mask:
@@ -67,7 +68,7 @@ def lift(
     grid_HW[step // 2 :: step, step // 2 :: step] = True
     index = np.flatnonzero(grid_HW & keep_HW & (frame.depth_HW > 0))
     row, column = np.divmod(index, width)
-    ray_N3 = rays(np.stack([column, row], 1), frame.K)
+    ray_N3 = straight_rays(np.stack([column, row], 1), frame.K, frame.distortion)
     camera_N3 = ray_N3 * frame.depth_HW.ravel()[index, None]
     points_N3 = camera_N3 @ frame.c2w[:3, :3].T + frame.c2w[:3, 3]
     return points_N3.astype(np.float32), frame.rgb_HW3.reshape(-1, 3)[index], index

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from dynamicverse.dynamicba.blocks import Floats, Indices, Observations
-from dynamicverse.dynamicba.mapping import Map
-from dynamicverse.dynamicba.solver import FocalPrior, Solution
+from dynamicverse.dynamicba.mapping import KEPT, Map
+from dynamicverse.dynamicba.solver import FocalPrior, LensPrior, Solution
 from dynamicverse.geometry.lie import so3_exp, so3_log
 
 LOCAL_WINDOW = 8  # cameras that move when a frame is added
@@ -57,12 +57,21 @@ def grow_all(
         world.triangulate()
 
 
-def finish(world: Map, prior: FocalPrior | None) -> Solution | None:
-    """Adjust to convergence, the outliers decided anew in between."""
-    world.adjust(prior, FINAL_ITERATIONS, 1e-4)
+def finish(
+    world: Map,
+    prior: FocalPrior | None,
+    lens_prior: LensPrior = KEPT,
+    iterations: int = FINAL_ITERATIONS,
+) -> Solution | None:
+    """Adjust to convergence, the outliers decided anew in between.
+
+    The first registered camera becomes the origin, to which the uncertainty is relative.
+    """
+    world.adjust(prior, iterations, 1e-4, lens_prior=lens_prior)
     world.classify()
     world.triangulate()
-    return world.adjust(prior, FINAL_ITERATIONS, 1e-6, uncertainty=True)
+    world.reference = int(np.flatnonzero(world.registered_F)[0])
+    return world.adjust(prior, iterations, 1e-6, uncertainty=True, lens_prior=lens_prior)
 
 
 def extend(world: Map, observations: Observations, frames: Indices) -> Map:
@@ -73,6 +82,7 @@ def extend(world: Map, observations: Observations, frames: Indices) -> Map:
         len(world.known_N),
         world.structure.focal,
         world.tolerances,
+        world.structure.lens,
     )
     wider.structure.R_F33[:] = world.structure.R_F33
     wider.structure.t_F3[:] = world.structure.t_F3

@@ -6,16 +6,18 @@ to all frames without renumbering. World units are arbitrary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from dynamicverse.dynamicba.blocks import Floats, Indices, Observations
+from dynamicverse.dynamicba.lens import IDEAL, Lens, straighten
 from dynamicverse.dynamicba.resection import resect
 from dynamicverse.dynamicba.solver import (
     FocalPrior,
+    LensPrior,
     Options,
     Solution,
     Structure,
@@ -30,6 +32,7 @@ from dynamicverse.dynamicba.triangulation import (
 
 Mask = npt.NDArray[np.bool_]
 
+KEPT = LensPrior()
 ENOUGH_POINTS = 40  # of trusted depth: with these a pose needs no others
 
 
@@ -50,13 +53,20 @@ class Tolerances:
 class Map:
     """Cameras and points over the observations of a set of frames.
 
-    observations: sorted by track; the map never looks at others.
+    raw: the observations, sorted by track; the map never looks at others. observations: the
+    same as a pinhole would have seen them, by the present lens.
     """
 
     def __init__(
-        self, observations: Observations, frames: int, tracks: int, focal: float, tol: Tolerances
+        self,
+        observations: Observations,
+        frames: int,
+        tracks: int,
+        focal: float,
+        tol: Tolerances,
+        lens: Lens = IDEAL,
     ) -> None:
-        self.observations = observations
+        self.raw = observations
         self.tolerances = tol
         self.registered_F = np.zeros(frames, bool)
         self.structure = Structure(
@@ -64,7 +74,9 @@ class Map:
             np.zeros((frames, 3)),
             np.full((tracks, 3), np.nan),
             focal,
+            lens,
         )
+        self.observations = self.straight(observations)
         self.inlier_M = np.zeros(len(observations), bool)
         self.angle_N = np.zeros(tracks)
         self.reference = 0
@@ -73,6 +85,12 @@ class Map:
         self._of_frame = [order[a:b] for a, b in pairwise(bounds)]
 
     # what is there
+    def straight(self, observations: Observations) -> Observations:
+        """Observations as a pinhole would have seen them."""
+        focal, lens = self.structure.focal, self.structure.lens
+        xy_M2 = straighten(observations.xy_M2, focal, lens, observations.frame_M)
+        return replace(observations, xy_M2=xy_M2)
+
     @property
     def known_N(self) -> Mask:
         """Tracks that have a point."""
@@ -194,15 +212,22 @@ class Map:
         iterations: int = 20,
         tolerance: float = 1e-4,
         uncertainty: bool = False,
+        lens_prior: LensPrior = KEPT,
     ) -> Solution | None:
-        """Adjust all registered cameras, their points and, with a prior, the focal length."""
+        """Adjust all registered cameras, their points and, with priors, focal length and lens."""
         frames = np.flatnonzero(self.registered_F)
         reference = self.reference
         self.rebase(reference)
         scale_from = int(frames[np.argmax(np.linalg.norm(self.structure.t_F3[frames], axis=1))])
         free = free_cameras(len(self.registered_F), reference, scale_from, self.structure.t_F3)
         options = Options(
-            "cauchy", self.tolerances.loss_px, prior, iterations, tolerance, uncertainty
+            "cauchy",
+            self.tolerances.loss_px,
+            prior,
+            iterations,
+            tolerance,
+            uncertainty,
+            lens_prior=lens_prior,
         )
         return self._solve(frames, self.inlier_M, free, options)
 
@@ -235,39 +260,44 @@ class Map:
         self, frames: Indices, use_M: Mask, free_F6: Mask, options: Options
     ) -> Solution | None:
         """Run the solver on renumbered frames and tracks and write the result back."""
-        subset, tracks = _renumber(self.observations.select(use_M))
+        subset, tracks = _renumber(self.raw.select(use_M))
         if not len(subset):
             return None
         position = np.full(len(self.registered_F), -1)
         position[frames] = np.arange(len(frames))
-        subset = Observations(
-            position[subset.frame_M], subset.point_M, subset.xy_M2, subset.weight_M
-        )
+        subset = replace(subset, frame_M=position[subset.frame_M])
+        old = self.structure
         start = Structure(
-            self.structure.R_F33[frames],
-            self.structure.t_F3[frames],
-            self.structure.points_N3[tracks],
-            self.structure.focal,
+            old.R_F33[frames],
+            old.t_F3[frames],
+            old.points_N3[tracks],
+            old.focal,
+            old.lens.of_frames(frames),
         )
         solution = solve(start, subset, free_F6[frames], options)
-        self.structure.R_F33[frames] = solution.structure.R_F33
-        self.structure.t_F3[frames] = solution.structure.t_F3
-        self.structure.points_N3[tracks] = solution.structure.points_N3
-        self.structure = Structure(
-            self.structure.R_F33,
-            self.structure.t_F3,
-            self.structure.points_N3,
-            solution.structure.focal,
-        )
+        found = solution.structure
+        old.R_F33[frames] = found.R_F33
+        old.t_F3[frames] = found.t_F3
+        old.points_N3[tracks] = found.points_N3
+        lens = found.lens.spread(frames, len(self.registered_F))
+        self._set_intrinsics(found.focal, lens)
         return solution
 
-    def refocus(self, focal: float) -> None:
-        """Set the focal length; cameras and points stay and need an adjustment afterwards."""
+    def _set_intrinsics(self, focal: float, lens: Lens) -> None:
         old = self.structure
-        self.structure = Structure(old.R_F33, old.t_F3, old.points_N3, focal)
+        self.structure = Structure(old.R_F33, old.t_F3, old.points_N3, focal, lens)
+        if not (lens.ideal and old.lens.ideal):
+            self.observations = self.straight(self.raw)
 
-    def rebase(self, reference: int) -> None:
-        """Make a camera the origin of the world and the median depth in it one."""
+    def refocus(self, focal: float) -> None:
+        """Back to a pinhole of this focal length; cameras and points need an adjustment then."""
+        self._set_intrinsics(focal, IDEAL)
+
+    def rebase(self, reference: int) -> float:
+        """Make a camera the origin of the world and the median depth in it one.
+
+        Returns the factor by which lengths changed.
+        """
         R0, t0 = self.structure.R_F33[reference].copy(), self.structure.t_F3[reference].copy()
         points = self.structure.points_N3 @ R0.T + t0
         here = self.observations.point_M[self.visible_points(reference)]
@@ -277,6 +307,7 @@ class Map:
         self.structure.t_F3[:] = scale * (self.structure.t_F3 - R @ t0)
         self.structure.R_F33[:] = R
         self.structure.points_N3[:] = scale * points
+        return scale
 
 
 def explained_share(error_K: Floats, loss_px: float, total: int) -> float:
@@ -287,7 +318,4 @@ def explained_share(error_K: Floats, loss_px: float, total: int) -> float:
 def _renumber(observations: Observations) -> tuple[Observations, Indices]:
     """The same observations with tracks numbered 0…n−1, and the old numbers."""
     tracks, point = np.unique(observations.point_M, return_inverse=True)
-    return (
-        Observations(observations.frame_M, point, observations.xy_M2, observations.weight_M),
-        tracks,
-    )
+    return replace(observations, point_M=point), tracks

@@ -9,65 +9,30 @@ damping by Marquardt's scaling of U and V.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from dynamicverse.dynamicba.blocks import Block
+from dynamicverse.dynamicba.blocks import Block, Layout
 from dynamicverse.dynamicba.jacobians import (
     CAMERA_DOF,
     MIN_DEPTH,
     Derivatives,
+    Intrinsics,
     derivatives,
     perturb,
     project,
     residuals,
 )
+from dynamicverse.dynamicba.loss import Loss, robust
+from dynamicverse.dynamicba.reduced import Plan, System
+from dynamicverse.dynamicba.state import State, Unknowns
 from dynamicverse.dynamicba.threads import Map
 
 LEAST_INVERSE, MOST_INVERSE = 0.1, 10.0  # factors on a point's inverse depth in one step
-
-
-@dataclass(frozen=True)
-class FocalPrior:
-    """A Gaussian on log f around `focal` px."""
-
-    focal: float
-    log_sigma: float
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to solve.
-
-    loss: quadratic up to `scale` standard deviations, then linear (huber) or logarithmic
-    (cauchy). focal_prior: None keeps the focal length as it is.
-    tolerance: stop when a step lowers the cost by less than this share of it.
-    uncertainty: also compute `log_focal_sigma`, at the cost of one more linearisation.
-    """
-
-    loss: Literal["huber", "cauchy"] = "huber"
-    scale: float = 1.5
-    focal_prior: FocalPrior | None = None
-    iterations: int = 30
-    tolerance: float = 1e-5
-    uncertainty: bool = False
-    device: str = "cpu"
-
-
-@dataclass
-class State:
-    R_F33: Tensor
-    t_F3: Tensor
-    points_N3: Tensor
-    log_focal: Tensor
-
-    def cameras(self, index: Tensor) -> State:
-        """The cameras of an index list, in its order."""
-        return State(self.R_F33[index], self.t_F3[index], self.points_N3, self.log_focal)
+STRIPS = 4  # of ZᵀZ on a CPU, so that only its lower half is computed
 
 
 @dataclass(frozen=True)
@@ -78,74 +43,67 @@ class Linear:
     """
 
     jacobian: Derivatives
-    error_2PW: Tensor
     white_23PW: Tensor
     L_6P: tuple[Tensor, ...]
 
 
-@dataclass(frozen=True)
-class Normal:
-    """The reduced camera system S·step = −g, unknowns (6, F) then log f, and its blocks."""
-
-    S: Tensor
-    g: Tensor
-    blocks: list[Linear]
-
-
-def robust(squared_PW: Tensor, weight_PW: Tensor, options: Options) -> tuple[Tensor, Tensor]:
-    """ρ and the factor by which an observation's squared residual counts at this point."""
-    bound = options.scale**2
-    normalised = squared_PW * weight_PW
-    if options.loss == "cauchy":
-        ratio = normalised / bound
-        return ratio.log1p() * bound, weight_PW / (1 + ratio)
-    root = normalised.clamp(min=bound).sqrt_()
-    linear = root * (2 * options.scale) - bound
-    rho = torch.where(normalised > bound, linear, normalised)
-    return rho, weight_PW * (options.scale / root)
-
-
-def windowed(state: State, block: Block) -> tuple[Tensor, Tensor, Tensor]:
-    cameras = slice(block.first, block.first + block.window)
-    return (
-        state.R_F33[cameras].permute(1, 2, 0).contiguous(),
-        state.t_F3[cameras].T.contiguous(),
-        state.points_N3[block.order_P].T.contiguous(),
-    )
-
-
-def total_cost(state: State, layout: list[Block], options: Options, parallel: Map) -> float:
-    focal = state.log_focal.exp()
+def total_cost(state: State, layout: Layout, loss: Loss, parallel: Map) -> Tensor:
+    """Σρ over all observations."""
 
     def of_block(block: Block) -> Tensor:
-        error = residuals(project(*windowed(state, block)), focal, block.xy_2PW)
-        return robust(error.square_().sum(0), block.weight_PW, options)[0].sum()
+        return _cost(state.window(block), block, loss)
 
-    return float(sum(parallel(of_block, layout), start=_prior(state, options)[0]))
-
-
-def _prior(state: State, options: Options) -> tuple[Tensor, Tensor, float]:
-    """Cost, gradient and curvature of the focal prior."""
-    if options.focal_prior is None:
-        zero = torch.zeros_like(state.log_focal)
-        return zero, zero, 0.0
-    information = options.focal_prior.log_sigma**-2
-    difference = state.log_focal - float(np.log(options.focal_prior.focal))
-    return information * difference**2, information * difference, information
+    zero = state.t_F3.new_zeros(())
+    return sum(parallel(of_block, layout.blocks), start=zero)
 
 
-def _linearise_block(state: State, block: Block, options: Options, damping: float) -> Linear:
-    R, t, points = windowed(state, block)
-    focal = state.log_focal.exp()
+def _cost(window: tuple[Tensor, Tensor, Tensor, Intrinsics], block: Block, loss: Loss) -> Tensor:
+    R, t, points, intrinsics = window
+    error = residuals(project(R, t, points), intrinsics, block.xy_2PW)
+    return robust(_squared(error), block.weight_PW, loss)[0].sum()
+
+
+def _squared(error_2PW: Tensor) -> Tensor:
+    return (error_2PW[0] * error_2PW[0]).addcmul_(error_2PW[1], error_2PW[1])
+
+
+def linearise(
+    state: State,
+    layout: Layout,
+    free: Unknowns,
+    plan: Plan,
+    loss: Loss,
+    damping: Tensor | float,
+    parallel: Map,
+) -> tuple[System, list[Linear]]:
+    """Sum the reduced camera systems of all blocks, always in the same order."""
+    system = System(plan, state.t_F3)
+    linear = []
+
+    def of_block(block: Block) -> tuple[Linear, Tensor]:
+        part = _linearise_block(state, block, free, loss, damping)
+        return part, _reduced_system(part, free.dof, damping)
+
+    work = parallel(of_block, layout.blocks)
+    for block, (part, reduced) in zip(layout.blocks, work, strict=True):
+        system.add(reduced, block.first, block.window)
+        linear.append(part)
+    return system, linear
+
+
+def _linearise_block(
+    state: State, block: Block, free: Unknowns, loss: Loss, damping: Tensor | float
+) -> Linear:
+    R, t, points, intrinsics = state.window(block)
     projection = project(R, t, points)
-    error = residuals(projection, focal, block.xy_2PW)
-    _, factor = robust(error.square().sum(0), block.weight_PW, options)
+    error = residuals(projection, intrinsics, block.xy_2PW)
+    _, factor = robust(_squared(error), block.weight_PW, loss)
     root = factor.sqrt_()
-    jacobian = derivatives(projection, R, focal, root)
-    return Linear(jacobian, error.mul_(root), *_whiten(jacobian.point_23PW, damping))
+    jacobian = derivatives(projection, R, intrinsics, error, root, free.shared, free.own_focal)
+    return Linear(jacobian, *_whiten(jacobian.point_23PW, damping))
 
 
-def _whiten(point_23PW: Tensor, damping: float) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _whiten(point_23PW: Tensor, damping: Tensor | float) -> tuple[Tensor, tuple[Tensor, ...]]:
     """L⁻¹·Jᵀ of every observation (2, 3, P, W), and L = chol(V) as six rows (P)."""
     j = point_23PW
     v = {(i, k): (j[:, i] * j[:, k]).sum((0, 2)) for i in range(3) for k in range(i + 1)}
@@ -164,117 +122,141 @@ def _whiten(point_23PW: Tensor, damping: float) -> tuple[Tensor, tuple[Tensor, .
     return white, (l00, l10, l11, l20, l21, l22)
 
 
-def linearise(
-    state: State, layout: list[Block], options: Options, damping: float, parallel: Map
-) -> Normal:
-    """Sum the reduced camera systems of all blocks, always in the same order."""
-    frames = len(state.R_F33)
-    S = state.t_F3.new_zeros((CAMERA_DOF * frames + 1, CAMERA_DOF * frames + 1))
-    g = S.new_zeros(len(S))
-    cameras = S[:-1, :-1].view(CAMERA_DOF, frames, CAMERA_DOF, frames)
-    border, gradient = (v.view(CAMERA_DOF, frames) for v in (S[:-1, -1], g[:-1]))
-    linear = []
-
-    def of_block(block: Block) -> tuple[Linear, Tensor]:
-        part = _linearise_block(state, block, options, damping)
-        return part, _reduced_system(part, damping)
-
-    for block, (part, system) in zip(layout, parallel(of_block, layout), strict=True):
-        near, window = slice(block.first, block.first + block.window), block.window
-        cameras[:, near, :, near] += system[:-2, :-2].view(CAMERA_DOF, window, CAMERA_DOF, window)
-        border[:, near] += system[:-2, -2].view(CAMERA_DOF, window)
-        gradient[:, near] += system[:-2, -1].view(CAMERA_DOF, window)
-        S[-1, -1] += system[-2, -2]
-        g[-1] += system[-2, -1]
-        linear.append(part)
-    S[-1, :-1] = S[:-1, -1]
-    _, slope, curvature = _prior(state, options)
-    S[-1, -1] += curvature
-    g[-1] += slope
-    return Normal(S, g, linear)
-
-
-def _reduced_system(part: Linear, damping: float) -> Tensor:
-    """U − Zᵀ·Z of one block, unknowns (ω, δ) × its cameras, log f; the last column is g."""
-    J, Jf, error = part.jacobian.camera_2PCW, part.jacobian.focal_2PW, part.error_2PW
-    window = J.shape[3]
-    system = _eliminated(part).neg_()
-    cameras = system[:-2, :-2].view(CAMERA_DOF, window, CAMERA_DOF, window)
-    diagonal = torch.diagonal(cameras, dim1=1, dim2=3)
-    for c in range(CAMERA_DOF):
-        row = (J[:, :, : c + 1] * J[:, :, c : c + 1]).sum((0, 1))
-        row[c] *= 1 + damping
-        diagonal[c, : c + 1] += row
-        diagonal[:c, c] += row[:c]
-    system[:-2, -2].view(CAMERA_DOF, window).add_((J * Jf[:, :, None]).sum((0, 1)))
-    system[:-2, -1].view(CAMERA_DOF, window).add_((J * error[:, :, None]).sum((0, 1)))
-    system[-2, -2] += Jf.square().sum() * (1 + damping)
-    system[-2, -1] += (Jf * error).sum()
+def _reduced_system(part: Linear, dof: int, damping: Tensor | float) -> Tensor:
+    """U − Zᵀ·Z of one block: unknowns dof × its cameras, then the shared; the last column is g."""
+    window = part.white_23PW.shape[3]
+    split = dof * window
+    system = _minus_gram(_whitened(part, dof))
+    product_CCW = _products(part.jacobian.columns_2PCW)
+    torch.diagonal(product_CCW[:-1, :-1], dim1=0, dim2=1).mul_(1 + damping)
+    cameras = system[:split, :split].view(dof, window, dof, window)
+    torch.diagonal(cameras, dim1=1, dim2=3).add_(product_CCW[:dof, :dof])
+    beside = product_CCW[:dof, dof:].transpose(1, 2)
+    system[:split, split:] += beside.reshape(split, -1)
+    system[split:, split:] += product_CCW[dof:, dof:].sum(2)
     return system
 
 
-def _eliminated(part: Linear) -> Tensor:
-    """Zᵀ·Z with columns (ω, δ) × cameras of the window, log f, residual."""
-    J, white = part.jacobian.camera_2PCW, part.white_23PW
-    _, points, _, window = J.shape
-    Z = J.new_empty((3, points, CAMERA_DOF * window + 2))
+def _products(columns_2PCW: Tensor) -> Tensor:
+    """Sums over points and both coordinates of products of columns (C, C, W)."""
+    _, points, count, window = columns_2PCW.shape
+    if columns_2PCW.device.type != "cpu":
+        by_camera = columns_2PCW.view(2 * points, count, window).permute(2, 0, 1).contiguous()
+        return (by_camera.mT @ by_camera).permute(1, 2, 0).contiguous()
+    product = columns_2PCW.new_empty((count, count, window))
+    for c in range(count):
+        row = columns_2PCW[:, :, : c + 1] * columns_2PCW[:, :, c : c + 1]
+        torch.sum(row, (0, 1), out=product[c, : c + 1])
+        product[:c, c] = product[c, :c]
+    return product
+
+
+def _whitened(part: Linear, dof: int) -> Tensor:
+    """Z (3·P, …) with columns dof × cameras of the window, shared, residual."""
+    J, white = part.jacobian.columns_2PCW, part.white_23PW
+    _, points, count, window = J.shape
+    split = dof * window
+    Z = J.new_empty((3, points, split + count - dof))
     for k in range(3):
-        columns = Z[k, :, :-2].view(points, CAMERA_DOF, window)
-        torch.mul(J[0], white[0, k, :, None], out=columns)
-        columns.addcmul_(J[1], white[1, k, :, None])
-        Z[k, :, -2] = (part.jacobian.focal_2PW * white[:, k]).sum((0, 2))
-        Z[k, :, -1] = (part.error_2PW * white[:, k]).sum((0, 2))
-    Z = Z.view(3 * points, -1)
-    return Z.T @ Z
+        columns = Z[k, :, :split].view(points, dof, window)
+        torch.mul(J[0, :, :dof], white[0, k, :, None], out=columns)
+        columns.addcmul_(J[1, :, :dof], white[1, k, :, None])
+        others = (J[0, :, dof:] * white[0, k, :, None]).addcmul_(
+            J[1, :, dof:], white[1, k, :, None]
+        )
+        torch.sum(others, 2, out=Z[k, :, split:])
+    return Z.view(3 * points, -1)
 
 
-def solve_reduced(normal: Normal, free: Tensor) -> Tensor | None:
-    """The step of all unknowns (zero where fixed); None if the system is not positive definite."""
-    step = torch.zeros_like(normal.g)
-    if not len(free):
-        return step
-    S = normal.S[free][:, free]
-    scale = S.diagonal().clamp(min=1e-30).rsqrt()
-    S = S * scale * scale[:, None]
-    S.diagonal().clamp_(min=1.0)  # unseen cameras: an empty row
-    factor, info = torch.linalg.cholesky_ex(S)
-    if int(info):
-        return None
-    step[free] = -scale * torch.cholesky_solve((scale * normal.g[free])[:, None], factor)[:, 0]
-    return step
+def _minus_gram(Z: Tensor) -> Tensor:
+    """−ZᵀZ; on a CPU the upper half is a copy of the lower one."""
+    columns = Z.shape[1]
+    product = Z.new_empty((columns, columns))
+    strips = STRIPS if Z.device.type == "cpu" else 1
+    edges = [columns * strip // strips for strip in range(strips + 1)]
+    for low, high in pairwise(edges):
+        part = product[low:high, :high]
+        torch.addmm(part, Z[:, low:high].T, Z[:, :high], beta=0, alpha=-1, out=part)
+        product[:low, low:high] = product[low:high, :low].T
+    return product
+
+
+@dataclass(frozen=True)
+class Step:
+    """Changes of cameras (F, dof) and of the shared unknowns (B,)."""
+
+    cameras_FC: Tensor
+    shared_B: Tensor
+
+
+def unpack(plan: Plan, cameras_SD: Tensor, shared_B: Tensor) -> Step:
+    """A solution of the reduced system, camera by camera."""
+    cameras = cameras_SD.view(plan.segments, plan.dof, plan.size).transpose(1, 2)
+    return Step(cameras.reshape(-1, plan.dof)[: plan.frames].contiguous(), shared_B)
+
+
+def advance(state: State, step: Step, free: Unknowns) -> State:
+    """Move cameras and shared unknowns; points stay."""
+    R, t = perturb(state.R_F33, state.t_F3, step.cameras_FC[:, :CAMERA_DOF])
+    log_focal, centre, k1 = state.log_focal, state.centre_2, state.k1
+    if free.own_focal:
+        log_focal = log_focal + step.cameras_FC[:, CAMERA_DOF]
+    for name, change in zip(free.shared, step.shared_B, strict=True):
+        if name == "log_focal":
+            log_focal = log_focal + change
+        elif name == "k1":
+            assert k1 is not None
+            k1 = k1 + change
+    if "cx" in free.shared:
+        assert centre is not None
+        at = free.shared.index("cx")
+        centre = centre + step.shared_B[at : at + 2]
+    return State(R, t, state.points_N3, log_focal, centre, k1)
 
 
 def retract(
-    state: State, step: Tensor, layout: list[Block], normal: Normal, parallel: Map
-) -> tuple[State, float]:
-    """Move cameras and focal length by the step, and points to their optimum given it.
+    state: State,
+    step: Step,
+    layout: Layout,
+    linear: list[Linear],
+    free: Unknowns,
+    loss: Loss,
+    parallel: Map,
+) -> tuple[State, Tensor, Tensor]:
+    """Move cameras and intrinsics by the step, and points to their optimum given it.
 
-    Also returns the cost that the linear model, with the present weights, loses by the step.
+    Returns the new state, its Σρ, and the cost that the linear model, with the present weights,
+    loses by the step.
     """
-    step_F6 = step[:-1].view(CAMERA_DOF, -1).T.contiguous()
-    R, t = perturb(state.R_F33, state.t_F3, step_F6)
-    new = State(R, t, state.points_N3.clone(), state.log_focal + step[-1])
+    moved_state = advance(state, step, free)
 
-    def of_block(item: tuple[Block, Linear]) -> tuple[Tensor, Tensor]:
+    shared_BW = step.shared_B[:, None]
+
+    def of_block(item: tuple[Block, Linear]) -> tuple[Tensor, Tensor, Tensor]:
         block, part = item
-        near = step_F6[block.first : block.first + block.window].T
-        error = part.error_2PW + (part.jacobian.camera_2PCW * near).sum(2)
-        error += part.jacobian.focal_2PW * step[-1]
+        cameras = step.cameras_FC[block.first : block.first + block.window].T
+        near = torch.cat((cameras, shared_BW.expand(-1, block.window)))
+        before = part.jacobian.error_2PW
+        error = before + (part.jacobian.columns_2PCW[:, :, :-1] * near).sum(2)
         change_P3 = -_back_substitute(part, error)
         for k in range(3):
             error.addcmul_(part.jacobian.point_23PW[:, k], change_P3[:, k, None])
-        points_P3, anchor = state.points_N3[block.order_P], block.anchor_P
-        moved = _move_points(
-            points_P3, change_P3, state.cameras(anchor), new.cameras(anchor), step_F6[anchor]
+        points_P3 = _move_points(
+            state.points_N3[block.order_P], change_P3, block.anchor_P, state, moved_state, step
         )
-        return moved, part.error_2PW.square().sum() - error.square_().sum()
+        R, t, _, intrinsics = moved_state.window(block)
+        cost = _cost((R, t, points_P3.T.contiguous(), intrinsics), block, loss)
+        return points_P3, cost, before.square().sum() - error.square_().sum()
 
-    expected = torch.zeros_like(state.log_focal)
-    work = parallel(of_block, zip(layout, normal.blocks, strict=True))
-    for block, (moved, decrease) in zip(layout, work, strict=True):
-        new.points_N3[block.order_P] = moved
-        expected += decrease
-    return new, float(expected)
+    expected = state.t_F3.new_zeros(())
+    cost = torch.zeros_like(expected)
+    points_N3 = state.points_N3.clone()
+    work = parallel(of_block, zip(layout.blocks, linear, strict=True))
+    for block, (points_P3, part_cost, decrease) in zip(layout.blocks, work, strict=True):
+        points_N3[block.order_P] = points_P3
+        cost = cost + part_cost
+        expected = expected + decrease
+    return replace(moved_state, points_N3=points_N3), cost, expected
 
 
 def _back_substitute(part: Linear, error_2PW: Tensor) -> Tensor:
@@ -288,24 +270,30 @@ def _back_substitute(part: Linear, error_2PW: Tensor) -> Tensor:
 
 
 def _move_points(
-    points_P3: Tensor, change_P3: Tensor, anchor: State, new: State, step_P6: Tensor
+    points_P3: Tensor,
+    change_P3: Tensor,
+    anchor_P: Tensor,
+    state: State,
+    new: State,
+    step: Step,
 ) -> Tensor:
     """Take a step that is linear in pixel position and inverse depth in the anchor camera.
 
     To first order this is `points + change`. With little parallax, and along the valley where
     focal length, rotations and depths trade off, the reprojection is far closer to linear in
     these coordinates than in Euclidean ones (Civera, Davison, Montiel 2008): steps are longer.
-    anchor, new: the anchor camera of each point before and after the step, `step_P6`.
     """
-    local = (anchor.R_F33 @ points_P3[:, :, None])[:, :, 0] + anchor.t_F3
-    turned = torch.linalg.cross(step_P6[:, :3], local) + step_P6[:, 3:]
-    change = (anchor.R_F33 @ change_P3[:, :, None])[:, :, 0] + turned
+    R, t, turn = state.R_F33[anchor_P], state.t_F3[anchor_P], step.cameras_FC[anchor_P]
+    local = (R @ points_P3[:, :, None])[:, :, 0] + t
+    turned = torch.linalg.cross(turn[:, :3], local) + turn[:, 3:CAMERA_DOF]
+    change = (R @ change_P3[:, :, None])[:, :, 0] + turned
     depth = local[:, 2:].clamp(min=MIN_DEPTH)
-    zoom = new.log_focal - anchor.log_focal
+    zoom = (new.log_focal_of(anchor_P) - state.log_focal_of(anchor_P)).reshape(-1, 1)
     relative = change[:, 2:] / depth
     direction = local / depth
     direction = direction + (change / depth - direction * relative) + direction * zoom
     inverse = (1 - relative + zoom).clamp(LEAST_INVERSE, MOST_INVERSE)
     moved = torch.cat((direction[:, :2], zoom.exp().expand_as(depth)), 1) * (depth / inverse)
-    back: Tensor = new.R_F33.transpose(1, 2) @ (moved - new.t_F3)[:, :, None]
+    R_new, t_new = new.R_F33[anchor_P], new.t_F3[anchor_P]
+    back: Tensor = R_new.transpose(1, 2) @ (moved - t_new)[:, :, None]
     return back[:, :, 0]

@@ -25,13 +25,15 @@ class RotationModel:
     """Rotations (K, 3, 3) world to camera of `frames`, and how well they explain the tracks.
 
     observations, error_M: what it was fitted to, and the reprojection errors in px.
-    log_focal_sigma: standard deviation of log f; NaN when f was kept.
+    log_focal_sigma: standard deviation of log f; NaN when f was kept. rotation_sigma_K3: of the
+    rotations about the axes of the cameras, rad, relative to the first one.
     """
 
     frames: Indices
     R_K33: Floats
     focal: float
     log_focal_sigma: float
+    rotation_sigma_K3: Floats
     observations: Observations
     error_M: Floats
 
@@ -80,11 +82,13 @@ def fit_rotations(
     start = Structure(R, np.zeros((len(frames), 3)), directions, focal)
     options = Options("cauchy", loss_px, prior, 30, 1e-4, uncertainty=True)
     solution = solve(start, local, free, options)
+    sigmas = solution.uncertainty
     return RotationModel(
         frames,
         solution.structure.R_F33,
         solution.structure.focal,
-        solution.log_focal_sigma,
+        float("nan") if sigmas is None or prior is None else sigmas.log_focal,
+        np.full((len(frames), 3), np.nan) if sigmas is None else sigmas.pose_F6[:, :3],
         observations,
         solution.error_M,
     )

@@ -1,58 +1,59 @@
 """Robust bundle adjustment: Levenberg–Marquardt with the points eliminated (torch, float64).
 
-Minimises Σ ρ(w·‖π(R·X + t) − x‖²) over cameras, points and a shared focal length, with the
-steps of `normal.py`. The damping follows Nielsen's schedule ("Damping parameter in Marquardt's
-method", 1999).
+Minimises Σ ρ(w·‖π(R·X + t) − x‖²) over cameras, points and, with priors, focal length and lens,
+with the steps of `normal.py`. The damping follows Nielsen's schedule ("Damping parameter in
+Marquardt's method", 1999).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dynamicverse.dynamicba.blocks import Block, Floats, Observations, blocks
+from dynamicverse.dynamicba.blocks import Floats, Layout, Observations, arrange
+from dynamicverse.dynamicba.covariance import Uncertainty, uncertainty
 from dynamicverse.dynamicba.jacobians import CAMERA_DOF, project, residuals
-from dynamicverse.dynamicba.normal import (
-    FocalPrior,
-    Options,
-    State,
-    linearise,
-    retract,
-    solve_reduced,
-    total_cost,
-    windowed,
-)
+from dynamicverse.dynamicba.loss import Loss
+from dynamicverse.dynamicba.normal import linearise, retract, total_cost, unpack
+from dynamicverse.dynamicba.options import FocalPrior, LensPrior, Options
+from dynamicverse.dynamicba.priors import Priors
+from dynamicverse.dynamicba.reduced import Plan, plan
+from dynamicverse.dynamicba.state import Freedom, State, Structure, Unknowns, unknowns
 from dynamicverse.dynamicba.threads import Map, worker_threads
 
-__all__ = ["FocalPrior", "Options", "Solution", "Structure", "free_cameras", "solve"]
+__all__ = [
+    "FocalPrior",
+    "LensPrior",
+    "Options",
+    "Solution",
+    "Structure",
+    "Uncertainty",
+    "free_cameras",
+    "solve",
+]
 
 FIRST_DAMPING = 1e-4
 LEAST_DAMPING = 1e-9
 LAST_DAMPING = 1e10
 MOST_SHRINK = 0.1
-
-
-@dataclass(frozen=True)
-class Structure:
-    """Cameras x = R·X + t (world to camera), world points, and the focal length in px."""
-
-    R_F33: Floats
-    t_F3: Floats
-    points_N3: Floats
-    focal: float
+ROUNDING = 1e-9  # of the cost: a smaller rise is rounding, there is nothing left to gain
+SLOWEST = 0.9  # rate of convergence that is assumed at worst
+CONVEX_AT = 50.0  # percentile of the errors up to which graduated non-convexity starts convex
+CONVEX_MARGIN = 3.0  # Geman–McClure is convex up to a third of μ·c²
+GRADUATION = 2.0  # by which its convexity falls a round
+ROUND_ITERATIONS, ROUND_TOLERANCE = 3, 1e-2
 
 
 @dataclass(frozen=True)
 class Solution:
     """The optimum found.
 
-    cost: Σρ at the end; log_focal_sigma: standard deviation of log f for observations with the
-    stated weights (NaN when it was not asked for or f was kept);
-    error_M: reprojection errors in px.
+    cost: Σρ and priors at the end; error_M: reprojection errors in px. uncertainty: None when
+    it was not asked for or there were no observations.
     """
 
     structure: Structure
@@ -61,7 +62,7 @@ class Solution:
     cost: float
     iterations: int
     converged: bool
-    log_focal_sigma: float
+    uncertainty: Uncertainty | None
 
 
 def free_cameras(
@@ -84,95 +85,163 @@ def solve(
     free_F6: npt.NDArray[np.bool_],
     options: Options,
 ) -> Solution:
-    """Adjust cameras (where free), points and, with a prior, the focal length.
+    """Adjust cameras (where free), points and, with priors, focal length and lens.
 
     Points without observations and cameras without freedom stay as they are.
     """
     device = torch.device(options.device)
-    layout = blocks(observations, device)
-    state = State(
-        torch.tensor(start.R_F33, device=device),
-        torch.tensor(start.t_F3, device=device),
-        torch.tensor(start.points_N3, device=device),
-        torch.tensor(float(np.log(start.focal)), dtype=torch.float64, device=device),
-    )
-    free = _free_unknowns(free_F6, options, device)
+    free = unknowns(options)
+    layout = arrange(observations, device)
+    shape = plan(len(start.t_F3), free.dof, len(free.shared), layout.widest)
+    state = State.of(start, free, device)
     with worker_threads(device) as parallel:
-        state, initial, cost, iterations, converged = _iterate(
-            state, layout, free, options, parallel
+        problem = _Problem(
+            layout,
+            free,
+            shape,
+            Freedom.of(free_F6, free, shape, state.t_F3),
+            Priors.of(options, free, state.t_F3),
+            parallel,
         )
-        sigma = _log_focal_sigma(state, layout, options, free, parallel)
+        found = problem.graduated(state, options) if options.loss == "graduated" else None
+        found = problem.minimise(found or _Progress(state), options.final_loss, options)
+        sigmas = problem.uncertainty(found.state, options) if options.uncertainty else None
+    errors = _errors(found.state, layout)
     return Solution(
-        Structure(
-            state.R_F33.cpu().numpy(),
-            state.t_F3.cpu().numpy(),
-            state.points_N3.cpu().numpy(),
-            float(state.log_focal.exp()),
-        ),
-        _errors(state, layout, len(observations)),
-        initial,
-        cost,
-        iterations,
-        converged,
-        sigma,
+        found.state.structure(),
+        errors.cpu().numpy(),
+        found.initial,
+        found.cost,
+        found.iterations,
+        found.converged,
+        sigmas,
     )
 
 
-def _iterate(
-    state: State, layout: list[Block], free: Tensor, options: Options, parallel: Map
-) -> tuple[State, float, float, int, bool]:
-    """Levenberg–Marquardt: state, first and last cost, iterations, converged."""
-    cost = initial = total_cost(state, layout, options, parallel)
-    damping, growth = FIRST_DAMPING, 2.0
-    converged, iteration = not len(layout), 0
-    while iteration < options.iterations and not converged:
-        iteration += 1
-        normal = linearise(state, layout, options, damping, parallel)
-        step = solve_reduced(normal, free)
-        if step is not None:
-            trial, expected = retract(state, step, layout, normal, parallel)
-            trial_cost = total_cost(trial, layout, options, parallel)
-            if trial_cost < cost:
-                gain = (cost - trial_cost) / max(expected, 1e-300)
-                converged = cost - trial_cost < options.tolerance * cost
+@dataclass(frozen=True)
+class _Progress:
+    """Where a minimisation is."""
+
+    state: State
+    damping: float = FIRST_DAMPING
+    initial: float = float("nan")
+    cost: float = float("nan")
+    iterations: int = 0
+    converged: bool = False
+
+
+@dataclass(frozen=True)
+class _Problem:
+    layout: Layout
+    free: Unknowns
+    plan: Plan
+    freedom: Freedom
+    priors: Priors
+    parallel: Map
+
+    def minimise(self, begin: _Progress, loss: Loss, options: Options) -> _Progress:
+        """Levenberg–Marquardt from where `begin` is, `options.iterations` in all."""
+        state, damping, growth = begin.state, begin.damping, 2.0
+        cost = initial = float(self._cost(state, loss))
+        iteration, converged = begin.iterations, not len(self.layout.blocks)
+        decrease = 0.0
+        while iteration < options.iterations and not converged:
+            iteration += 1
+            trial, trial_cost, expected, bad = self._try(state, loss, damping)
+            if not bad and trial_cost < cost:
+                decrease, before = cost - trial_cost, decrease
+                gain = decrease / max(expected, 1e-300)
                 state, cost = trial, trial_cost
+                converged = _to_come(decrease, before) < options.tolerance * cost
                 shrink = max(MOST_SHRINK, 1 - (2 * min(gain, 1.0) - 1) ** 3)
                 damping, growth = max(damping * shrink, LEAST_DAMPING), 2.0
                 continue
-            converged = trial_cost - cost < 1e-9 * cost  # rounding: nothing left to gain
-        damping, growth = damping * growth, growth * 2
-        converged = converged or damping > LAST_DAMPING
-    return state, initial, cost, iteration, converged
+            converged = not bad and trial_cost - cost < ROUNDING * cost
+            damping, growth = damping * growth, growth * 2
+            converged = converged or damping > LAST_DAMPING
+        initial = initial if np.isnan(begin.initial) else begin.initial
+        return _Progress(state, damping, initial, cost, iteration, converged)
+
+    def graduated(self, state: State, options: Options) -> _Progress:
+        """Follow the minimum from a nearly quadratic loss to the bounded one.
+
+        Graduated non-convexity (Yang, Antonante, Tzoumas, Carlone: "Graduated non-convexity for
+        robust spatial perception", 2020), with a few steps a round.
+        """
+        if not len(self.layout.blocks):
+            return _Progress(state)
+        loss = options.final_loss
+        weight_M = _slots([b.weight_PW for b in self.layout.blocks], self.layout)
+        squared = _errors(state, self.layout).square() * weight_M
+        typical = float(np.percentile(squared.cpu().numpy(), CONVEX_AT))
+        convexity = CONVEX_MARGIN * typical / loss.scale**2
+        progress = _Progress(state, initial=float(self._cost(state, loss)))
+        while convexity > 1:
+            last = progress.iterations + ROUND_ITERATIONS
+            some = replace(options, iterations=last, tolerance=ROUND_TOLERANCE)
+            progress = self.minimise(progress, replace(loss, convexity=convexity), some)
+            progress = replace(progress, damping=min(progress.damping, FIRST_DAMPING))
+            convexity /= GRADUATION
+        return replace(progress, iterations=0)
+
+    def uncertainty(self, state: State, options: Options) -> Uncertainty | None:
+        """Standard deviations at the optimum."""
+        if not len(self.layout.blocks):
+            return None
+        system, _ = linearise(
+            state, self.layout, self.free, self.plan, options.final_loss, 0.0, self.parallel
+        )
+        squared = _errors(state, self.layout).square()
+        weight_M = _slots([b.weight_PW for b in self.layout.blocks], self.layout)
+        return uncertainty(
+            system,
+            self.priors,
+            state,
+            self.free,
+            self.freedom,
+            (squared, weight_M, self.layout.observed),
+            options.final_loss,
+        )
+
+    def _cost(self, state: State, loss: Loss) -> Tensor:
+        return total_cost(state, self.layout, loss, self.parallel) + self.priors.cost(
+            state, self.free
+        )
+
+    def _try(self, state: State, loss: Loss, damping: float) -> tuple[State, float, float, bool]:
+        """One step: the new state, its cost, the decrease expected, and whether it failed."""
+        system, linear = linearise(
+            state, self.layout, self.free, self.plan, loss, damping, self.parallel
+        )
+        self.priors.add(system, state, self.free)
+        factor = system.factor(self.freedom.cameras_SD, self.freedom.shared_B)
+        step = unpack(self.plan, *factor.solve())
+        trial, cost, expected = retract(
+            state, step, self.layout, linear, self.free, loss, self.parallel
+        )
+        cost = cost + self.priors.cost(trial, self.free)
+        told = torch.stack((cost, expected, factor.bad.to(cost.dtype))).tolist()
+        return trial, told[0], told[1], told[2] != 0 or not np.isfinite(told[0])
 
 
-def _free_unknowns(
-    free_F6: npt.NDArray[np.bool_], options: Options, device: torch.device
-) -> Tensor:
-    """Indices of the unknowns that may change, in the order (ω, δ) × cameras, then log f."""
-    mask = np.append(free_F6.T.reshape(-1), options.focal_prior is not None)
-    return torch.from_numpy(np.flatnonzero(mask)).to(device)
+def _to_come(decrease: float, before: float) -> float:
+    """What further steps will gain if they go on shrinking as the last two did."""
+    rate = min(decrease / max(before, 1e-300), SLOWEST)
+    return decrease * min(1.0, rate / (1 - rate))
 
 
-def _errors(state: State, layout: list[Block], count: int) -> Floats:
-    focal = state.log_focal.exp()
-    errors = np.zeros(count)
-    for block in layout:
-        difference = residuals(project(*windowed(state, block)), focal, block.xy_2PW)
-        norm = difference.square_().sum(0).sqrt_().cpu().reshape(-1)
-        errors[block.index_K.numpy()] = norm[block.slot_K].numpy()
-    return errors
+def _errors(state: State, layout: Layout) -> Tensor:
+    """Reprojection errors (M,) in px."""
+    planes = []
+    for block in layout.blocks:
+        R, t, points, intrinsics = state.window(block)
+        error = residuals(project(R, t, points), intrinsics, block.xy_2PW)
+        planes.append(error.square_().sum(0).sqrt_())
+    return _slots(planes, layout)
 
 
-def _log_focal_sigma(
-    state: State, layout: list[Block], options: Options, free: Tensor, parallel: Map
-) -> float:
-    """Square root of the last diagonal element of S⁻¹."""
-    if not options.uncertainty or options.focal_prior is None or not len(layout):
-        return float("nan")
-    S = linearise(state, layout, options, 0.0, parallel).S[free][:, free]
-    unit = torch.zeros(len(S), 1, dtype=S.dtype, device=S.device)
-    unit[-1] = 1.0
-    factor, info = torch.linalg.cholesky_ex(S)
-    if int(info):
-        return float("inf")
-    return float(torch.cholesky_solve(unit, factor)[-1, 0].sqrt())
+def _slots(planes_PW: list[Tensor], layout: Layout) -> Tensor:
+    """The values of the observations (M,) from those of the slots of all blocks."""
+    if not planes_PW:
+        return torch.zeros(0, dtype=torch.float64)
+    return torch.cat([plane.reshape(-1) for plane in planes_PW])[layout.slot_M]

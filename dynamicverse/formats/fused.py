@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,11 @@ from dynamicverse.formats.npz import (
     match,
     write_npz,
 )
-from dynamicverse.formats.poses import check_cameras
-from dynamicverse.formats.reconstruction_info import Scale
+from dynamicverse.formats.poses import check_cameras, is_rotation
+from dynamicverse.formats.reconstruction_info import ObjectModel, Scale
 
 MAX_PICTURE_SIDE = 256
+OBJECT_MODELS = get_args(ObjectModel)
 SPEC = {
     "static_points": ArraySpec("f4", ("P", 3)),
     "static_rgbs": ArraySpec("u1", ("P", 3)),
@@ -40,6 +41,8 @@ SPEC = {
     "rgbs": ArraySpec("u1", ("F", "h", "w", 3)),
     "object_ids": ArraySpec("i4", ("M",)),
     "object_centres": ArraySpec("f4", ("M", "F", 3)),
+    "object_model": ArraySpec("U", ("M",)),
+    "object_poses": ArraySpec("f8", ("M", "F", 4, 4)),
 }
 _NO_RGBS = {name: spec for name, spec in SPEC.items() if name != "rgbs"}
 
@@ -53,7 +56,11 @@ class Fused:
     c2w, Ks, timestamps: as in `poses.Poses`, but Ks in pixels of the full-size frames.
     rgbs: (F, h, w, 3) small pictures, longer side at most 256; a stream when written, and
     None when read without them.
-    object_centres: (M, F, 3), NaN where unknown.
+    object_centres: (M, F, 3), the middle of what is seen, NaN where unknown.
+    object_model: (M) "rigid", "deforming", "contact" or "unknown", as in reconstruction.json.
+    object_poses: (M, F, 4, 4) object-to-world of rigid objects: the origin is the middle of the
+    object's points, the axes are those of the world in its first frame; NaN where unknown. The
+    translation alone is NaN where the scale of the object is unknown.
     """
 
     static_points: NDArray[np.float32]
@@ -70,6 +77,8 @@ class Fused:
     rgbs: NDArray[np.uint8] | ArrayStream | None
     object_ids: NDArray[np.int32]
     object_centres: NDArray[np.float32]
+    object_model: NDArray[np.str_]
+    object_poses: NDArray[np.float64]
 
 
 def write(path: Path, value: Fused) -> None:
@@ -141,3 +150,19 @@ def _check(path: Path, arrays: Mapping[str, Any]) -> None:
         raise invalid(path, "object_ids are not unique")
     if np.isinf(arrays["object_centres"]).any():
         raise invalid(path, "object_centres holds infinities")
+    _check_objects(path, arrays["object_model"], arrays["object_poses"])
+
+
+def _check_objects(path: Path, model_M: NDArray[np.str_], poses_MF44: NDArray[np.float64]) -> None:
+    unknown = sorted({str(m) for m in model_M} - set(OBJECT_MODELS))
+    if unknown:
+        raise invalid(path, f"object_model {unknown[0][:20]!r} is none of {OBJECT_MODELS}")
+    known_MF = np.asarray(~np.isnan(poses_MF44).all((2, 3)))
+    if known_MF[model_M != "rigid"].any():
+        raise invalid(path, "object_poses of an object that is not rigid must be NaN")
+    poses_K44 = poses_MF44[known_MF]
+    R_K33 = poses_K44[:, :3, :3]
+    placed_K3 = np.isnan(poses_K44[:, :3, 3])
+    whole = placed_K3.all(1) | np.isfinite(poses_K44[:, :3, 3]).all(1)
+    if not whole.all() or not is_rotation(R_K33) or (poses_K44[:, 3] != [0, 0, 0, 1]).any():
+        raise invalid(path, "object_poses holds a matrix that is not [R t; 0 1]")

@@ -34,13 +34,17 @@ class Position(Model):
 
 
 class DynamicObject(Model):
-    """One moving object; `category` is "unknown" where nothing named it."""
+    """One moving object; `category` is "unknown" where nothing named it.
+
+    moves: does the measured motion agree that it moves; null where that was not checked.
+    """
 
     name: Name
     category: Name
     tracking_id: Annotated[int, Field(ge=1, le=2**31 - 1)]
     reasoning: Text
     confidence: Share | None
+    moves: bool | None = None
     position: PerFrame[Position]
 
     @field_validator("position")

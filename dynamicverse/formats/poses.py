@@ -21,6 +21,9 @@ SPEC = {
     "timestamps": ArraySpec("f8", ("F",)),
     "registered": ArraySpec("b1", ("F",)),
     "scale": ArraySpec("U", ()),
+    "distortion": ArraySpec("f8", ()),
+    "pose_sigma": ArraySpec("f8", ("F", 6)),
+    "focal_sigma": ArraySpec("f8", ("F",)),
 }
 
 
@@ -31,6 +34,12 @@ class Poses:
     c2w_F44: camera to world, OpenCV axes (x right, y down, z forward); NaN where not
     registered. Translation in metres, or in units of the reconstruction, as `scale` says.
     K_F33: pixels, (0,0) the first pixel's centre. timestamps_F: seconds.
+    distortion: k1; a camera point (x, y, z) is seen at K·((1 + k1·r²)·(x/z, y/z), 1) with
+    r² = (x² + y²)/z².
+    pose_sigma_F6: standard deviations of the rotation about the camera's axes (rad) and of the
+    camera's centre along these axes (unit of the translations), relative to the first
+    registered camera and to the scale, which are held. focal_sigma_F: standard deviations of
+    the focal lengths in pixels. NaN where not estimated; None is NaN everywhere.
     """
 
     c2w_F44: NDArray[np.float64]
@@ -38,16 +47,24 @@ class Poses:
     timestamps_F: NDArray[np.float64]
     registered_F: NDArray[np.bool_]
     scale: Scale
+    distortion: float = 0.0
+    pose_sigma_F6: NDArray[np.float64] | None = None
+    focal_sigma_F: NDArray[np.float64] | None = None
 
 
 def write(path: Path, value: Poses) -> None:
     """Write poses.npz; raises ArtifactError if the value does not hold."""
+    frames = len(value.timestamps_F)
+    pose_sigma, focal_sigma = value.pose_sigma_F6, value.focal_sigma_F
     given = {
         "c2w": value.c2w_F44,
         "K": value.K_F33,
         "timestamps": value.timestamps_F,
         "registered": value.registered_F,
         "scale": value.scale,
+        "distortion": value.distortion,
+        "pose_sigma": np.full((frames, 6), np.nan) if pose_sigma is None else pose_sigma,
+        "focal_sigma": np.full(frames, np.nan) if focal_sigma is None else focal_sigma,
     }
     arrays = conform(path, given, SPEC)
     _check(path, arrays)
@@ -64,6 +81,9 @@ def read(path: Path) -> Poses:
         arrays["timestamps"],
         arrays["registered"],
         cast(Scale, str(arrays["scale"])),
+        float(arrays["distortion"]),
+        arrays["pose_sigma"],
+        arrays["focal_sigma"],
     )
 
 
@@ -98,12 +118,16 @@ def check_cameras(
     c2w_R44 = c2w_F44[registered_F]
     if not np.isfinite(c2w_R44).all() or (c2w_R44[:, 3] != [0, 0, 0, 1]).any():
         raise invalid(path, "c2w of a registered frame is not a finite [R t; 0 1]")
-    R_R33 = c2w_R44[:, :3, :3]
-    if (np.abs(R_R33) > 2).any():  # before products that could overflow
+    if not is_rotation(c2w_R44[:, :3, :3]):
         raise invalid(path, "c2w holds a matrix that is not a rotation")
-    gram_R33 = R_R33 @ R_R33.transpose(0, 2, 1)
-    if not np.allclose(gram_R33, np.eye(3), atol=1e-4) or (np.linalg.det(R_R33) < 0).any():
-        raise invalid(path, "c2w holds a matrix that is not a rotation")
+
+
+def is_rotation(R_N33: NDArray[Any]) -> bool:
+    """Whether all matrices are finite rotations."""
+    if not np.isfinite(R_N33).all() or (np.abs(R_N33) > 2).any():  # products could overflow
+        return False
+    gram_N33 = R_N33 @ R_N33.transpose(0, 2, 1)
+    return bool(np.allclose(gram_N33, np.eye(3), atol=1e-4) and (np.linalg.det(R_N33) > 0).all())
 
 
 def _check(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
@@ -115,3 +139,10 @@ def _check(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
         arrays["registered"],
         str(arrays["scale"]),
     )
+    if not np.isfinite(arrays["distortion"]):
+        raise invalid(path, "distortion is not finite")
+    for name in ("pose_sigma", "focal_sigma"):
+        if (arrays[name] < 0).any():
+            raise invalid(path, f"{name} holds a negative standard deviation")
+    if not np.isnan(arrays["pose_sigma"][~arrays["registered"]]).all():
+        raise invalid(path, "pose_sigma of a frame that is not registered must be NaN")

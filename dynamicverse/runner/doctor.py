@@ -8,9 +8,10 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from dynamicverse import __version__, backends
+from dynamicverse.backends import weights
 from dynamicverse.errors import MissingModelError
 
 PACKAGES = {  # distribution → module, of what the core needs
@@ -48,6 +49,7 @@ def examine() -> list[Finding]:
     found.append(_gpu())
     free = shutil.disk_usage(".").free
     found.append(Finding("machine", "disk", free > 1 << 30, f"{free / 1e9:.1f} GB free here"))
+    found.append(_vlm())
     found.extend(_backends())
     return found
 
@@ -74,6 +76,17 @@ def _gpu() -> Finding:
     return Finding("machine", "gpu", True, f"{count} × {properties.name}, {memory:.0f} GB")
 
 
+def _vlm() -> Finding:
+    """Whether a VLM service could be asked; none is."""
+    try:
+        client = f"openai {version('openai')}"
+    except PackageNotFoundError:
+        return Finding("service", "vlm", False, "no client: pip install 'dynamicverse[vlm]'")
+    if os.environ.get("DASHSCOPE_API_KEY"):
+        return Finding("service", "vlm", True, f"{client}; DashScope by DASHSCOPE_API_KEY")
+    return Finding("service", "vlm", True, f"{client}; no DASHSCOPE_API_KEY: give --vlm-url")
+
+
 def _backends() -> Iterator[Finding]:
     for kind in backends.KINDS:
         for name in backends.names(kind):
@@ -82,5 +95,20 @@ def _backends() -> Iterator[Finding]:
             except MissingModelError as error:
                 yield Finding(f"{kind} backend", name, False, str(error))
                 continue
-            needs = f", weights {info.weights}@{info.revision}" if info.weights else ", no weights"
-            yield Finding(f"{kind} backend", name, True, f"{info.licence}{needs}")
+            yield _backend(kind, info)
+
+
+def _backend(kind: str, info: backends.BackendInfo) -> Finding:
+    """Usable when its weights are here; what else it lacks, its own message says on loading."""
+    if info.service:
+        return Finding(f"{kind} backend", info.name, True, f"{info.licence}; asks a VLM service")
+    if not info.weights:
+        return Finding(f"{kind} backend", info.name, True, f"{info.licence}, no weights")
+    detail = f"{info.licence}, weights {info.weights}@{info.revision[:12]}"
+    registered = [one for one in weights.REGISTRY.values() if one.backend == info.name]
+    try:
+        for one in registered[:1]:
+            weights.paths(one)
+    except MissingModelError as error:
+        return Finding(f"{kind} backend", info.name, False, str(error))
+    return Finding(f"{kind} backend", info.name, True, detail)

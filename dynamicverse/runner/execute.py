@@ -10,8 +10,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,9 +18,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
-from dynamicverse import __version__, formats, stages
+from dynamicverse import __version__, formats
 from dynamicverse.errors import (
-    ArtifactError,
     DynamicVerseError,
     MissingModelError,
     Reason,
@@ -31,7 +29,6 @@ from dynamicverse.formats.manifest import Manifest, OutputFile
 from dynamicverse.runner import quarantine, records, settled
 from dynamicverse.runner.events import Event, Observer, silent
 from dynamicverse.runner.ledger import Ledger, Outcome
-from dynamicverse.runner.meter import Meter
 from dynamicverse.runner.plan import PlannedSource, Run
 from dynamicverse.runner.store import Workspace, dump_json, sha256
 from dynamicverse.scene import Scene
@@ -134,7 +131,9 @@ class ShardWorker:
 
                 counts = ingest_sources(self, shard, ledger)
             else:
-                counts = _SceneStage(self, stage_name, shard_index, ledger).run(shard.sources)
+                from dynamicverse.runner.scene_stage import SceneStage
+
+                counts = SceneStage(self, stage_name, shard_index, ledger).run(shard.sources)
         settled.record(self.run, stage_name, shard_index)
         return counts
 
@@ -247,153 +246,6 @@ class ShardWorker:
         store.append(relative, "".join(lines).encode(), so_far)
 
 
-class _SceneStage:
-    """One stage over the scenes of one shard."""
-
-    def __init__(self, worker: ShardWorker, stage: str, shard: int, ledger: Ledger) -> None:
-        self.worker, self.shard, self.ledger = worker, shard, ledger
-        self.stage = stages.get(stage)
-        self.settings = self.stage.settings(worker.run.config)
-        self.backend: Any = None
-        self.loaded = False
-
-    def run(self, sources: list[PlannedSource]) -> Counter[Outcome]:
-        counts: Counter[Outcome] = Counter()
-        with ThreadPoolExecutor(1) as stage_in, ThreadPoolExecutor(1) as stage_out:
-            pending: Future[Outcome] | None = None
-            for attempt in _ahead(self._attempts(sources), self._prepare, stage_in):
-                if attempt.outcome is not None:
-                    counts[self.worker.finish(attempt, self.ledger)] += 1
-                    continue
-                finish = self._compute(attempt)
-                if pending is not None:
-                    counts[pending.result()] += 1
-                pending = stage_out.submit(finish)
-            if pending is not None:
-                counts[pending.result()] += 1
-        return counts
-
-    def _attempts(self, sources: list[PlannedSource]) -> Iterator[Attempt]:
-        """One attempt a scene; a source that gave no scene is blocked as a whole."""
-        worker = self.worker
-        skip_rejected = worker.run.config.ingest.filter.on_reject == "skip"
-        for source in sources:
-            record = records.source_record(worker.run.store, worker.dataset, source.name)
-            if record is None:
-                yield Attempt(self.stage.name, source.name, source, outcome=Outcome.BLOCKED)
-                continue
-            for ingested in record.scenes:
-                scene = Scene(worker.workspace.root, worker.dataset, ingested.name)
-                attempt = Attempt(self.stage.name, ingested.name, source, scene)
-                if skip_rejected and not ingested.accepted:
-                    attempt.outcome = Outcome.REJECTED
-                    attempt.message = "; ".join(ingested.reasons)
-                yield attempt
-
-    def _prepare(self, attempt: Attempt) -> Attempt:
-        """Decide whether there is anything to do; if so, bring the inputs here."""
-        if attempt.outcome is not None or attempt.scene is None:
-            return attempt
-        worker, scene = self.worker, attempt.scene
-        workspace = worker.workspace
-        wanted = (*self.stage.reads, *self.stage.optional)
-        upstream = {
-            owner: found
-            for owner in sorted(records.owners(wanted))
-            if (found := records.manifest(workspace, scene, owner))
-        }
-        inputs: dict[str, list[OutputFile]] = {
-            artifact: found.outputs.get(artifact, [])
-            for artifact in wanted
-            for owner, found in upstream.items()
-            if artifact in found.outputs
-        }
-        missing = sorted(set(self.stage.reads) - set(inputs))
-        if missing:
-            attempt.outcome = Outcome.BLOCKED
-            attempt.message = f"waits for {', '.join(sorted(records.owners(missing)))}"
-            return attempt
-        attempt.inputs = {a: records.digest(f) for a, f in inputs.items()}
-        attempt.key = records.key(
-            self.stage.name, self.stage.version, self.settings, attempt.inputs
-        )
-        stored = records.stored_files(worker.run.store, scene)
-        done = records.manifest(workspace, scene, self.stage.name)
-        if done and done.key == attempt.key and records.outputs_present(done, stored):
-            attempt.outcome = Outcome.CACHED
-            return attempt
-        if worker.is_quarantined(attempt):
-            return attempt
-        workspace.discard([records.relative(workspace, scene, self.stage.name)])
-        workspace.discard(records.owned(scene, self.stage.writes, stored))
-        try:
-            attempt.bytes_in = workspace.pull(
-                (f.path, f.sha256) for group in inputs.values() for f in group
-            )
-        except ArtifactError as error:
-            worker.quarantine(attempt, error, self.shard, tries=1)
-        return attempt
-
-    def _compute(self, attempt: Attempt) -> Any:
-        """Run the stage in this thread; returns what remains to be done in another."""
-        assert attempt.scene is not None
-        scene, worker = attempt.scene, self.worker
-        worker.observer(start_of(attempt))
-        load_seconds = self._load()
-        reporter = SceneReporter(worker.observer, self.stage.name, attempt.name)
-        context = StageContext(worker.run.config, reporter, self.backend)
-        meter = Meter()
-        _, error, tries = persist(lambda: self.stage.run(scene, context), reporter)
-        cost = Cost(meter.seconds, meter.peak_memory_bytes)
-        stage = self.stage
-        identity = Identity(stage.name, stage.version, stage.writes, attempt.key, attempt.inputs)
-
-        def finish() -> Outcome:
-            failure = error
-            pushed = 0
-            if failure is None:
-                try:
-                    pushed = worker.commit(scene, identity, context, reporter, cost)
-                    quarantine.clear(worker.run.store, worker.dataset, stage.name, attempt.name)
-                    attempt.outcome = Outcome.DONE
-                    reporter.log(f"done in {cost.seconds:.1f} s, {context.frames} frames")
-                except DynamicVerseError as caught:
-                    failure = caught
-            if failure is not None:
-                stop_if_transient(failure)
-                # what was half written must not look like a result to the stages that follow
-                stored = records.stored_files(worker.run.store, scene)
-                worker.workspace.discard(records.owned(scene, stage.writes, stored))
-                worker.quarantine(attempt, failure, self.shard, tries)
-                reporter.log(f"failed ({attempt.reason}): {attempt.message}")
-            worker.write_log(scene, reporter.lines)
-            if not worker.keep:
-                worker.workspace.evict_scene(scene)
-            return worker.finish(
-                attempt,
-                self.ledger,
-                frames=context.frames,
-                seconds=round(cost.seconds, 3),
-                load_seconds=round(load_seconds, 3),
-                peak_memory=cost.peak_memory,
-                device=getattr(self.backend, "device", "cpu"),
-                tries=tries,
-                bytes_in=attempt.bytes_in,
-                bytes_out=pushed,
-            )
-
-        return finish
-
-    def _load(self) -> float:
-        """Load the backend once, when the first scene needs it."""
-        if self.loaded:
-            return 0.0
-        start = time.perf_counter()
-        self.backend = self.stage.load(self.worker.run.config)
-        self.loaded = True
-        return time.perf_counter() - start
-
-
 @cache
 def _software() -> dict[str, str]:
     """Versions of what decides the arithmetic; a slim image has not all of it."""
@@ -437,15 +289,3 @@ def one_line(error: BaseException) -> str:
     """An exception as one line; unexpected ones with their type."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if isinstance(error, DynamicVerseError) else f"{type(error).__name__}: {text}"
-
-
-def _ahead(items: Iterable[T], prepare: Any, executor: ThreadPoolExecutor) -> Iterator[T]:
-    """Yield prepared items while the next one is being prepared."""
-    waiting: Future[T] | None = None
-    for item in items:
-        following = executor.submit(prepare, item)
-        if waiting is not None:
-            yield waiting.result()
-        waiting = following
-    if waiting is not None:
-        yield waiting.result()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -48,6 +49,7 @@ class Ledger:
         else:
             self._pending = b""
         self._last_flush = time.monotonic()
+        self._lock = threading.RLock()  # scenes may end in several threads
 
     def __enter__(self) -> Ledger:
         return self
@@ -59,19 +61,21 @@ class Ledger:
         """Append one event."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"time": now, **self._common, **record}, sort_keys=True) + "\n"
-        self._pending += line.encode()
-        overdue = time.monotonic() - self._last_flush > FLUSH_SECONDS
-        if self._store.local is not None or overdue:
-            self.flush()
+        with self._lock:
+            self._pending += line.encode()
+            overdue = time.monotonic() - self._last_flush > FLUSH_SECONDS
+            if self._store.local is not None or overdue:
+                self.flush()
 
     def flush(self) -> None:
         """Write what is pending."""
-        if self._pending:
-            self._store.append(self._path, self._pending, self._written)
-            if self._store.local is None:
-                self._written += self._pending
-            self._pending = b""
-        self._last_flush = time.monotonic()
+        with self._lock:
+            if self._pending:
+                self._store.append(self._path, self._pending, self._written)
+                if self._store.local is None:
+                    self._written += self._pending
+                self._pending = b""
+            self._last_flush = time.monotonic()
 
 
 def path(run_folder: str, stage: str, shard: int) -> str:

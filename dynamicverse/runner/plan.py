@@ -115,6 +115,7 @@ def create(
     planned = [PlannedSource(source=s.url, name=s.name, kind=s.kind, frames=n) for s, n in sources]
     values = config.model_dump(mode="json")
     decisive = {section: v for section, v in values.items() if section != "cluster"}
+    decisive["vlm"] = config.vlm.decisive()
     identity = [dataset, decisive, list(stage_names), [(p.source, p.name) for p in planned]]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     folder = f"{RUNS}/{dataset}-{digest[:10]}"

@@ -60,7 +60,8 @@ def of_events(records: Iterable[Mapping[str, Any]]) -> Tally:
         ends[record["name"]] = record
         times.append(record.get("time", ""))
         seconds = float(record.get("seconds", 0.0))
-        spent = seconds + float(record.get("load_seconds", 0.0))
+        # a pod's time is shared by the scenes that it had in flight together
+        spent = float(record.get("pod_seconds", seconds)) + float(record.get("load_seconds", 0.0))
         if spent:
             pool_seconds[record.get("pool", CPU)] += spent  # type: ignore[assignment]
         if record["outcome"] == Outcome.DONE:

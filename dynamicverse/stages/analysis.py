@@ -10,6 +10,7 @@ from dynamicverse.config import Config
 from dynamicverse.formats import masks, objects
 from dynamicverse.formats.objects import DynamicObjects
 from dynamicverse.scene import Scene
+from dynamicverse.stages import asking
 from dynamicverse.stages.base import Stage, StageContext
 from dynamicverse.stages.scene_clip import SceneClip
 
@@ -24,6 +25,7 @@ def run(scene: Scene, context: StageContext) -> None:
             clip,
             lambda frame, labels_HW: masks.write(scene.motion(frame), labels_HW),
             lambda done: context.progress(done, count),
+            context.facts,
         )
     objects.write(scene.dynamic_objects, found)
     for note in found.notes:
@@ -37,11 +39,15 @@ def run(scene: Scene, context: StageContext) -> None:
 
 
 def settings(config: Config) -> Mapping[str, Any]:
-    return config.analysis.model_dump()
+    return asking.settings("analysis", config.analysis.backend, config.analysis, config)
 
 
 def load(config: Config) -> Any:
-    return backends.load("analysis", config.analysis.backend, config.analysis)
+    return backends.load("analysis", config.analysis.backend, config.analysis, config.vlm)
+
+
+def concurrency(config: Config) -> int:
+    return asking.concurrency("analysis", config.analysis.backend, config)
 
 
 STAGE = Stage(
@@ -52,4 +58,5 @@ STAGE = Stage(
     settings=settings,
     run=run,
     load=load,
+    concurrency=concurrency,
 )

@@ -59,6 +59,8 @@ class Stage:
     settings: the part of the configuration that decides the outputs; it enters the key.
     load: loads the backend, once a shard; may raise MissingModelError.
     run: computes the outputs of one scene; raises DynamicVerseError.
+    concurrency: how many scenes may be in `run` at a time, in threads: more than one where it
+    waits for a service.
     """
 
     name: str
@@ -69,3 +71,4 @@ class Stage:
     run: Callable[[Scene, StageContext], None]
     load: Callable[[Config], Any] = lambda config: None
     optional: tuple[str, ...] = ()
+    concurrency: Callable[[Config], int] = lambda config: 1

@@ -25,16 +25,25 @@ from dynamicverse.formats import (
     tracks,
 )
 from dynamicverse.scene import Scene
+from dynamicverse.stages import asking
 from dynamicverse.stages.base import Stage, StageContext
+
+MOST_AT_ONCE = 8  # scenes: tracks and the fused points of each are held while it waits
 
 
 def _settings(config: Config) -> Mapping[str, Any]:
-    return config.captions.model_dump(mode="json")
+    return asking.settings("captioner", config.captions.backend, config.captions, config)
 
 
 def _load(config: Config) -> Captioner:
-    captioner: Captioner = backends.load("captioner", config.captions.backend, config.captions)
+    name = config.captions.backend
+    captioner: Captioner = backends.load("captioner", name, config.captions, config.vlm)
     return captioner
+
+
+def _concurrency(config: Config) -> int:
+    found = asking.concurrency("captioner", config.captions.backend, config)
+    return min(found, MOST_AT_ONCE)
 
 
 def run(scene: Scene, context: StageContext) -> None:
@@ -43,6 +52,7 @@ def run(scene: Scene, context: StageContext) -> None:
     result = context.backend.caption(evidence, context.progress)
     captions.write(scene.captions, result)
     captions.write_csv(scene.object_captions, result)
+    context.facts |= evidence.facts
     context.frames = evidence.info.frame_count
     context.facts["objects"] = len(result.objects)
     context.facts["camera_labels"] = list(result.camera.labels)
@@ -86,4 +96,5 @@ STAGE = Stage(
     settings=_settings,
     run=run,
     load=_load,
+    concurrency=_concurrency,
 )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -27,14 +27,16 @@ from dynamicverse.formats import (
     tracks,
 )
 from dynamicverse.formats.npz import ArrayStream
-from dynamicverse.formats.reconstruction_info import ReconstructionInfo, Scale
+from dynamicverse.formats.reconstruction_info import ReconstructionInfo, Relabelled, Scale
 from dynamicverse.scene import Scene
 from dynamicverse.stages.base import Stage, StageContext
 
 if TYPE_CHECKING:
     from dynamicverse.dynamicba.cameras import CameraSolution
+    from dynamicverse.dynamicba.moving_objects import MovingObject
 
 Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
 
 CAMERAS, SEARCH, FUSION = (0, 40), (40, 80), (80, 100)  # per cent of the progress bar
 
@@ -75,30 +77,83 @@ def run(scene: Scene, context: StageContext) -> None:
         f"cameras: {solution.status}, {int(solution.registered_F.sum())} of {info.frame_count} "
         f"frames, {int(solution.static_N.sum())} points"
     )
-    clip = Clip(
-        SceneViews(scene, (info.width, info.height), bool(scene.files("masks"))),
-        tracked,
-        SparsePoints(solution.points_N3, tracked.visibility_FN & solution.static_N),
-        solution.c2w_F44,
-        solution.K_F33,
-        solution.registered_F,
-    )
+    labels = _labels(tracked, solution, settings)
+    clip = _clip(SceneViews(scene, tracked.size, bool(scene.files("masks"))), solution, labels)
     cameras = poses.Poses(
         solution.c2w_F44,
         solution.K_F33,
         np.array(info.times_s, np.float64),
         solution.registered_F,
         _scale(solution, has_prior),
+        solution.distortion,
+        solution.pose_sigma_F6,
+        solution.focal_sigma_F,
     )
     with depth_source(scene, clip, solution, settings, has_prior, context) as source:
         built = _assemble(scene, clip, source, settings, context)
-        told = list(solution.statements) + (source.statements if source else [])
+        told = solution.statements + labels.statements + (source.statements if source else [])
     poses.write(scene.poses, cameras)
-    _write_fused(scene, clip, cameras, built)
+    objects = source.moving.objects if source else []
+    _write_fused(scene, clip, cameras, built, objects)
     kind = "none" if source is None else "prior" if has_prior else "plane_sweep"
-    summary = _summary(solution, cameras, kind, told)
+    summary = _summary(solution, cameras, kind, told, objects).model_copy(
+        update={"relabelled": labels.counts}
+    )
     reconstruction_info.write(scene.reconstruction_json, summary)
     _report(context, summary, built)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Tracks with the labels that their motion agrees with, and how many were changed.
+
+    points_N3: world, of tracks that an object's mask covers and that stand still; else NaN.
+    """
+
+    tracks: tracks.Tracks
+    points_N3: Floats
+    counts: Relabelled
+    statements: list[str]
+
+
+def _labels(
+    tracked: tracks.Tracks, solution: CameraSolution, settings: ReconstructionConfig
+) -> Labels:
+    """Labels against motion, where the cameras are known well enough to tell."""
+    if solution.status != "full":
+        return Labels(tracked, np.full_like(solution.points_N3, np.nan), Relabelled(), [])
+    from dynamicverse.dynamicba.mapping import Tolerances
+    from dynamicverse.dynamicba.object_scale import Cameras
+    from dynamicverse.dynamicba.relabel import relabel
+
+    limits = settings.cameras
+    found = relabel(
+        tracked,
+        solution.static_N,
+        Cameras(solution.c2w_F44, solution.K_F33, solution.distortion),
+        Tolerances(limits.inlier_px, np.radians(limits.min_angle), limits.loss_px),
+    )
+    counts = Relabelled(
+        to_static=found.to_static, to_moving=found.to_moving, set_aside=found.set_aside
+    )
+    labelled = replace(tracked, instance_id_N=found.instance_id_N)
+    return Labels(labelled, found.points_N3, counts, found.statements)
+
+
+def _clip(views: SceneViews, solution: CameraSolution, labels: Labels) -> Clip:
+    """The clip for dense depth; tracks found to stand still join the static points."""
+    known_N = np.isfinite(labels.points_N3[:, 0])
+    points_N3 = np.where(known_N[:, None], labels.points_N3, solution.points_N3)
+    static_N = solution.static_N | known_N
+    return Clip(
+        views,
+        labels.tracks,
+        SparsePoints(points_N3, labels.tracks.visibility_FN & static_N),
+        solution.c2w_F44,
+        solution.K_F33,
+        solution.registered_F,
+        solution.distortion,
+    )
 
 
 @contextmanager
@@ -114,7 +169,7 @@ def depth_source(
     if not solution.registered_F.any():
         yield None
     elif has_prior:
-        prior = PriorDepth(clip, lambda frame: depth_exr.read(scene.depth_prior(frame)))
+        prior = PriorDepth(clip, settings, lambda f: depth_exr.read(scene.depth_prior(f)))
         if solution.status != "full":
             prior.statements.append("depth rests on the prior alone, not on parallax")
         yield prior
@@ -135,7 +190,7 @@ def _assemble(
     context: StageContext,
 ) -> Scene4D:
     """Write the depth of every registered frame and fuse all frames."""
-    assembler = Assembler(clip, settings.fuse)
+    assembler = Assembler(clip, settings.fuse, source.moving if source else None)
     context.frames = frames = len(clip.registered_F)
     for frame in range(frames):
         rgb_HW3, ids_HW = clip.frames.rgb(frame), clip.frames.ids(frame)
@@ -148,7 +203,19 @@ def _assemble(
     return assembler.result()
 
 
-def _write_fused(scene: Scene, clip: Clip, cameras: poses.Poses, built: Scene4D) -> None:
+def _write_fused(
+    scene: Scene,
+    clip: Clip,
+    cameras: poses.Poses,
+    built: Scene4D,
+    objects: Sequence[MovingObject],
+) -> None:
+    solved = {item.instance: item for item in objects}
+    found = [solved.get(int(instance)) for instance in built.ids_M]
+    poses_MF44 = np.full((len(found), *cameras.c2w_F44.shape), np.nan)
+    for row, item in enumerate(found):
+        if item is not None:
+            poses_MF44[row] = item.o2w_F44
     fused.write(
         scene.fused,
         fused.Fused(
@@ -166,6 +233,8 @@ def _write_fused(scene: Scene, clip: Clip, cameras: poses.Poses, built: Scene4D)
             rgbs=_thumbnails(clip),
             object_ids=built.ids_M,
             object_centres=built.centres_MF3,
+            object_model=np.array([i.model if i else "unknown" for i in found], np.str_),
+            object_poses=poses_MF44,
         ),
     )
 
@@ -191,7 +260,11 @@ def _scale(solution: CameraSolution, has_prior: bool) -> Scale:
 
 
 def _summary(
-    solution: CameraSolution, cameras: poses.Poses, kind: str, told: list[str]
+    solution: CameraSolution,
+    cameras: poses.Poses,
+    kind: str,
+    told: list[str],
+    objects: Sequence[MovingObject],
 ) -> ReconstructionInfo:
     centres_R3 = cameras.c2w_F44[cameras.registered_F, :3, 3]
     length = float(np.linalg.norm(np.diff(centres_R3, axis=0), axis=1).sum())
@@ -210,8 +283,23 @@ def _summary(
             "depth_source": kind,
             "path_length": length if solution.status == "full" else None,
             "statements": told,
+            "objects": [_facts(item) for item in objects],
         }
     )
+
+
+def _facts(item: MovingObject) -> dict[str, object]:
+    return {
+        "instance_id": item.instance,
+        "model": item.model,
+        "scale_source": item.scale_source,
+        "tracks": len(item.track_T),
+        "posed_frames": int(np.isfinite(item.o2w_F44[:, 0, 0]).sum()),
+        "residual_px": item.residual_px,
+        "explained": item.explained,
+        "scale_spread": item.scale_spread,
+        "strain": item.strain,
+    }
 
 
 def _report(context: StageContext, summary: ReconstructionInfo, built: Scene4D) -> None:
@@ -246,7 +334,7 @@ def settings(config: Config) -> Mapping[str, Any]:
 
 STAGE = Stage(
     name="reconstruction",
-    version=1,
+    version=2,
     reads=("scene_json", "rgb", "masks", "tracks", "depth_prior"),
     writes=("cameras", "depth", "fused"),
     settings=settings,

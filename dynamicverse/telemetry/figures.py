@@ -32,7 +32,10 @@ FRAMES, SECONDS, LOADS, LOAD_SECONDS, BYTES_IN, BYTES_OUT, RETRIES, SCENES = ran
 )
 WIDTH = SCENES + 1
 
-_NUMBERS = ("seconds", "load_seconds", "frames", "bytes_in", "bytes_out", "tries", "peak_memory")
+_NUMBERS = (
+    "seconds", "pod_seconds", "load_seconds", "frames", "bytes_in", "bytes_out", "tries",
+    "peak_memory",
+)  # fmt: skip
 _OUTCOME_INDEX = {outcome: i for i, outcome in enumerate(OUTCOMES)}
 _REASON_INDEX = {reason: i for i, reason in enumerate(REASONS)}
 
@@ -84,7 +87,9 @@ def _add_work(found: Figures, event: dict[str, Any]) -> None:
     load = float(event.get("load_seconds", 0.0))
     if seconds or load:
         pool = str(event.get("pool", CPU))
-        found.pools[pool] = found.pools.get(pool, 0.0) + seconds + load
+        # a pod's time is shared by the scenes that it had in flight together
+        spent = float(event.get("pod_seconds", seconds)) + load
+        found.pools[pool] = found.pools.get(pool, 0.0) + spent
     if load:
         row[LOADS] += 1
         row[LOAD_SECONDS] += load

@@ -197,7 +197,10 @@ def poses_value(frames: int = FRAMES) -> poses.Poses:
     registered_F = np.arange(frames) < frames - 1
     c2w_F44[~registered_F] = np.nan
     K_F33 = np.tile(np.array([[30.0, 0, 15.5], [0, 30, 11.5], [0, 0, 1]]), (frames, 1, 1))
-    return poses.Poses(c2w_F44, K_F33, np.arange(frames) / 30, registered_F, "relative")
+    sigma_F6 = np.where(registered_F[:, None], 0.01, np.nan) * np.ones((frames, 6))
+    sigma_F = np.full(frames, 0.5)
+    times_F = np.arange(frames) / 30
+    return poses.Poses(c2w_F44, K_F33, times_F, registered_F, "relative", 0.01, sigma_F6, sigma_F)
 
 
 def fused_value(frames: int = FRAMES) -> fused.Fused:
@@ -222,6 +225,8 @@ def fused_value(frames: int = FRAMES) -> fused.Fused:
         rgbs=random.integers(0, 256, (frames, 6, 8, 3), np.uint8),
         object_ids=np.array([1], np.int32),
         object_centres=centres,
+        object_model=np.array(["rigid"]),
+        object_poses=np.tile(np.eye(4), (1, frames, 1, 1)),
     )
 
 

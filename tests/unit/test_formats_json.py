@@ -41,6 +41,15 @@ json_values = st.recursive(
 )
 
 
+OBJECT = {
+    "instance_id": 1,
+    "model": "rigid",
+    "scale_source": "contact",
+    "tracks": 30,
+    "posed_frames": 4,
+}
+
+
 def test_every_schema_has_a_sample() -> None:
     assert set(SCHEMAS) == set(MODELS)
 
@@ -172,6 +181,12 @@ def test_no_number_is_not_finite(name: str, number: str, tmp_path: Path) -> None
         ("dynamic_objects", {"static_scene": 0}),
         ("intrinsics", {"fx": 0.0}),
         ("reconstruction", {"registered_frames": 5}),
+        ("reconstruction", {"objects": [OBJECT, OBJECT]}),
+        ("reconstruction", {"objects": [OBJECT | {"model": "contact"}]}),
+        ("reconstruction", {"objects": [OBJECT | {"model": "unknown", "posed_frames": 0}]}),
+        ("reconstruction", {"objects": [OBJECT | {"posed_frames": 9}]}),
+        ("reconstruction", {"objects": [OBJECT | {"instance_id": 0}]}),
+        ("reconstruction", {"relabelled": {"to_static": -1}}),
         ("reconstruction", {"scale": "miles"}),
         ("result_summary", {"object_count": 2}),
         ("result_summary", {"coverage": 1.1}),

@@ -367,11 +367,13 @@ def test_poses_round_trip(tmp_path: Path) -> None:
     path, value = tmp_path / "poses.npz", poses_value()
     poses.write(path, value)
     back = poses.read(path)
-    for name in ("c2w_F44", "K_F33", "timestamps_F", "registered_F"):
+    arrays = ("c2w_F44", "K_F33", "timestamps_F", "registered_F", "pose_sigma_F6", "focal_sigma_F")
+    for name in arrays:
         np.testing.assert_array_equal(getattr(back, name), getattr(value, name), strict=True)
     assert back.scale == "relative"
+    assert back.distortion == 0.01
     other = np.load(path, allow_pickle=False)
-    assert set(other.files) == {"c2w", "K", "timestamps", "registered", "scale"}
+    assert set(other.files) == set(poses.SPEC)
     poses.validate(path, FRAMES)
     with pytest.raises(ArtifactError, match="the scene has 9"):
         poses.validate(path, 9)
@@ -412,6 +414,21 @@ def test_wrong_scale(tmp_path: Path) -> None:
         poses.write(tmp_path / "p.npz", replace(poses_value(), scale="miles"))
 
 
+def object_poses(*unknown: tuple[int, int]) -> np.ndarray:
+    """Poses of one object, some elements of every matrix unknown."""
+    poses_MF44 = np.tile(np.eye(4), (1, FRAMES, 1, 1))
+    for row, column in unknown:
+        poses_MF44[..., row, column] = np.nan
+    return poses_MF44
+
+
+def test_an_object_of_unknown_scale_has_a_rotation_and_no_place(tmp_path: Path) -> None:
+    some = object_poses((0, 3), (1, 3), (2, 3))
+    some[:, 0] = np.nan
+    fused.write(tmp_path / "f.npz", replace(fused_value(), object_poses=some))
+    np.testing.assert_array_equal(fused.read(tmp_path / "f.npz").object_poses, some)
+
+
 def test_fused_round_trip(tmp_path: Path) -> None:
     path, value = tmp_path / "fused.npz", fused_value()
     fused.write(path, value)
@@ -439,7 +456,20 @@ def test_fused_round_trip(tmp_path: Path) -> None:
         ({"static_rgbs": np.zeros((6, 3), np.uint8)}, "expected P"),
         ({"static_rgbs": np.full((7, 3), 300)}, "beyond uint8"),
         ({"static_confidence": np.full(7, 2.0)}, "outside 0..1"),
-        ({"object_ids": np.array([1, 1]), "object_centres": np.zeros((2, FRAMES, 3))}, "unique"),
+        (
+            {
+                "object_ids": np.array([1, 1]),
+                "object_centres": np.zeros((2, FRAMES, 3)),
+                "object_model": np.array(["contact", "contact"]),
+                "object_poses": np.full((2, FRAMES, 4, 4), np.nan),
+            },
+            "unique",
+        ),
+        ({"object_model": np.array(["cloth"])}, "'cloth' is none of"),
+        ({"object_model": np.array(["contact"])}, "not rigid must be NaN"),
+        ({"object_poses": np.full((1, FRAMES, 4, 4), np.inf)}, "object_poses holds"),
+        ({"object_poses": np.tile(2 * np.eye(4), (1, FRAMES, 1, 1))}, "object_poses holds"),
+        ({"object_poses": object_poses((0, 3))}, "object_poses holds"),
         ({"object_centres": np.full((1, FRAMES, 3), np.inf)}, "infinities"),
         ({"rgbs": np.zeros((FRAMES, 300, 8, 3), np.uint8)}, "pictures"),
         ({"rgbs": np.zeros((FRAMES + 1, 6, 8, 3), np.uint8)}, "expected F"),

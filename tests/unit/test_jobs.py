@@ -13,6 +13,7 @@ from dynamicverse import __version__, stages
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = "1.34"
+VLM_STAGES = {"analysis", "captions"}
 GPU_STAGES = {"keyframes", "segmentation", "tracks", "depth", "reconstruction", "captions"}
 
 
@@ -108,5 +109,8 @@ def test_jobs_differ_only_in_image_arguments_and_size() -> None:
         container = spec["containers"][0]
         container.pop("resources")
         container["volumeMounts"] = [m for m in container["volumeMounts"] if m["name"] != "weights"]
+        vlm = {"secretRef": {"name": "dynamicverse-vlm", "optional": True}}
+        assert (vlm in container["envFrom"]) == (stage in VLM_STAGES)
+        container["envFrom"] = [source for source in container["envFrom"] if source != vlm]
         texts.add(yaml.safe_dump(one).replace(stage, "STAGE"))
     assert len(texts) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from dynamicverse.formats import (
     intrinsics,
     poses,
     reconstruction_info,
+    tracks,
     validate_artifact,
 )
 from dynamicverse.scene import Scene
@@ -160,12 +162,34 @@ def test_fused_scene_holds_cameras_points_and_objects(
     truth = clip.object_poses_MF44[3, known, :3, 3]
     assert np.linalg.norm(found.object_centres[row, known] - truth, axis=1).max() < 1.0
     told = reconstruction_info.read(scene.reconstruction_json)
+    assert [item.instance_id for item in told.objects] == [1, 2, 3, 4]
+    by_model = {item.instance_id: item.model for item in told.objects}
+    assert found.object_model.tolist() == [by_model[i] for i in (1, 2, 3, 4)]
+    assert told.objects[3].scale_source == "contact"
     assert any("stand on the ground" in s for s in told.statements)
     assert any("unknown" in s and "1" in s for s in told.statements)  # object 1 is cut off
     depth_HW, confidence_HW = depth_exr.read(scene.depth(0))
     assert (depth_HW[clip.masks[0] == 4] > 0).all()
     assert confidence_HW[clip.masks[0] == 4].max() < 0.25
     assert not depth_HW[clip.masks[0] == 1].any()
+
+
+def test_a_wrong_label_is_righted_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # forwards, where a thing that moves sideways cannot be taken for one that stands still
+    clip = render(20, SIZE, "dolly", objects=2, seed=4, supersample=1)
+    scene = tree(tmp_path, clip)
+    tracked = tracks.read(scene.tracks)
+    solution = true_solution(clip)
+    wrong = np.flatnonzero(solution.static_N & (tracked.visibility_FN.sum(0) > 10))[::20]
+    labels_N = tracked.instance_id_N.copy()
+    labels_N[wrong] = np.bincount(labels_N[labels_N > 0]).argmax()
+    tracks.write(scene.tracks, replace(tracked, instance_id_N=labels_N))
+    run(scene, solution, monkeypatch)
+    told = reconstruction_info.read(scene.reconstruction_json)
+    assert told.relabelled.to_static > len(wrong) / 2
+    assert any("contradicted by their motion" in s for s in told.statements)
 
 
 def test_frames_without_camera_have_no_depth_file(
@@ -269,6 +293,7 @@ def test_a_prior_is_brought_into_the_scale_of_the_cameras(
     run(scene, true_solution(clip), monkeypatch)
     told = reconstruction_info.read(scene.reconstruction_json)
     assert told.depth_source == "prior"
+    assert {item.scale_source for item in told.objects} == {"prior"}
     for f in range(FRAMES):
         depth_HW, confidence_HW = depth_exr.read(scene.depth(f))
         assert np.median(np.abs(depth_HW / clip.depth[f] - 1)) < 0.02

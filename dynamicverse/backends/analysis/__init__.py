@@ -6,7 +6,7 @@ Registered under `dynamicverse.backends.analysis`; the constructor takes `Analys
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -54,12 +54,13 @@ class AnalysisBackend(Protocol):
         clip: ClipReader,
         write_labels: Callable[[int, Labels], None],
         progress: Callable[[int], None],
+        facts: dict[str, Any],
     ) -> DynamicObjects:
         """The moving objects; an empty list where nothing moves.
 
         write_labels is called with a frame and its coarse labels (H,W), value = tracking id,
         frame by frame, or never by a backend that has no labels. progress is called with the
-        number of frames done.
+        number of frames done. facts: what the manifest should say of the work is added.
         """
         ...
 

@@ -14,6 +14,7 @@ where there is parallax, a thing that moves along the epipolar lines looks stati
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -58,8 +59,10 @@ class MotionAnalysis:
         clip: ClipReader,
         write_labels: Callable[[int, Labels], None],
         progress: Callable[[int], None],
+        facts: dict[str, Any] | None = None,
     ) -> DynamicObjects:
-        """See `AnalysisBackend`; labels are written for every frame if anything moves."""
+        """See `AnalysisBackend`; labels are written for every frame if anything moves, and
+        there are no facts to add."""
         count = len(clip)
         if count == 1:
             progress(1)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,8 @@ class Evidence:
     """All that the earlier stages found out about a clip; None where a stage gave nothing.
 
     instances: the ids in the masks. mask(i): (H,W) ids of frame i. keyframes: 0-based, and
-    key_frame(i) its picture, (H,W,3) RGB. fused comes without its small pictures.
+    key_frame(i) its picture, (H,W,3) RGB. fused comes without its small pictures. facts: a
+    captioner writes here what the manifest should say of its work.
     """
 
     info: SceneInfo
@@ -38,6 +39,7 @@ class Evidence:
     poses: Poses | None = None
     reconstruction: ReconstructionInfo | None = None
     fused: Fused | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 class Captioner(Protocol):

@@ -1,0 +1,137 @@
+"""What the neural backends share: the device, batches that fit its memory, reading ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from types import ModuleType
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dynamicverse.errors import MissingModelError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Rgb = npt.NDArray[np.uint8]
+
+_END: Any = object()
+
+
+def package(module: str, backend: str, install: str) -> ModuleType:
+    """Import a package that a backend needs; raises MissingModelError with how to install it."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MissingModelError(
+            f"backend '{backend}' needs the package {module} ({error}); install it: {install}"
+        ) from error
+
+
+def device() -> torch.device:
+    """The CUDA device where there is one, else the CPU: the same results, far slower.
+
+    On CUDA, products of single precision use TF32: 10 bits of mantissa, as convolutions do.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.backends.cuda.matmul.allow_tf32 = True
+    return torch.device("cuda")
+
+
+def half(where: torch.device) -> torch.autocast:
+    """Half precision where the model's authors use it too; on the CPU nothing changes."""
+    return torch.autocast(where.type, torch.float16, enabled=where.type == "cuda")
+
+
+def upload(frames: Sequence[Rgb], where: torch.device) -> torch.Tensor:
+    """Frames (H,W,3) as one uint8 tensor (B,3,H,W) on the device."""
+    stacked_BHW3 = torch.from_numpy(np.stack(frames))
+    if where.type == "cuda":
+        stacked_BHW3 = stacked_BHW3.pin_memory()
+    return stacked_BHW3.to(where, non_blocking=True).permute(0, 3, 1, 2)
+
+
+def download(values: torch.Tensor) -> npt.NDArray[np.float32]:
+    """A tensor as a float32 array."""
+    return cast("npt.NDArray[np.float32]", values.float().cpu().numpy())
+
+
+def ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """The same items; the next one is made in a thread while this one is used."""
+    iterator = iter(items)
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as worker:
+        coming = worker.submit(next, iterator, _END)
+        while (item := coming.result()) is not _END:
+            coming = worker.submit(next, iterator, _END)
+            yield item
+
+
+class Batches:
+    """Runs a model on batches: reads ahead of it, and hands results on while it runs.
+
+    When the device is out of memory, the batch is halved for good and said in `notes`.
+    """
+
+    def __init__(self, size: int, notes: list[str]) -> None:
+        self.size = size
+        self._notes = notes
+
+    def run(
+        self, items: Iterable[Item], compute: Callable[[list[Item]], Sequence[Result]]
+    ) -> Iterator[Result]:
+        """One result an item, in order; `compute` gives the results of a list of items.
+
+        Raises torch.OutOfMemoryError when a single item does not fit.
+        """
+        for results in ahead(self._computed(ahead(_batched(items, self.size)), compute)):
+            yield from results
+
+    def _computed(
+        self, batches: Iterable[list[Item]], compute: Callable[[list[Item]], Sequence[Result]]
+    ) -> Iterator[Sequence[Result]]:
+        for batch in batches:
+            yield from self.parts(batch, compute)
+
+    def parts(
+        self, items: Sequence[Item], compute: Callable[[list[Item]], Sequence[Result]]
+    ) -> Iterator[Sequence[Result]]:
+        """`compute` on parts of the items that fit, in order."""
+        start = 0
+        while start < len(items):
+            part = list(items[start : start + self.size])
+            results = _attempt(part, compute)
+            if results is None:
+                torch.cuda.empty_cache()
+                self.size = len(part) // 2
+                self._notes.append(f"out of memory with a batch of {len(part)}: now {self.size}")
+                continue
+            start += len(part)
+            yield results
+
+
+def _attempt(
+    items: list[Item], compute: Callable[[list[Item]], Sequence[Result]]
+) -> Sequence[Result] | None:
+    """The results, or None when memory ran out; then nothing holds on to the tensors."""
+    try:
+        with torch.inference_mode():
+            return compute(items)
+    except torch.OutOfMemoryError:
+        if len(items) == 1:
+            raise
+        return None
+
+
+def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    batch: list[Item] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

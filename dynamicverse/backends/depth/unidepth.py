@@ -1,0 +1,92 @@
+"""UniDepthV2 ViT-L in two passes: the camera of the clip, then depth given that camera.
+
+Piccinelli et al., "UniDepthV2: Universal monocular metric depth estimation made simpler"
+(2025). The package is not on PyPI; see INSTALL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dynamicverse.backends import BackendInfo, weights
+from dynamicverse.backends.accelerator import Batches, device, download, package, upload
+from dynamicverse.backends.depth import Depth, Rgb
+from dynamicverse.config import DepthConfig
+from dynamicverse.formats.intrinsics import PriorIntrinsics
+
+COMMIT = "8d8cfe4c7ee15297099983607febf0d4f32eb3d6"
+INSTALL = f"pip install 'git+https://github.com/lpiccinelli-eth/UniDepth@{COMMIT}'"
+BATCH = 8
+HALF_PIXEL = 0.5  # its pixel centres are at 0.5, ours at 0
+
+
+class UniDepth:
+    """Metric depth with the model's own confidence."""
+
+    info = BackendInfo(
+        name="unidepth",
+        licence="CC-BY-NC-4.0 (code and weights)",
+        weights=weights.REGISTRY["unidepth"].source,
+        revision=weights.REGISTRY["unidepth"].revision,
+        device="cuda",
+        memory_gb=12.0,
+        batch_size=BATCH,
+    )
+
+    def __init__(self, settings: DepthConfig, model: Any | None = None) -> None:
+        """model: a `UniDepthV2`; None: from the pulled weights."""
+        self.notes: list[str] = []
+        self._where = device()
+        self.device = str(self._where)
+        self._model = (_loaded() if model is None else model).to(self._where).eval()
+        self._batches = Batches(BATCH, self.notes)
+
+    def intrinsics(self, frames: Iterator[Rgb]) -> PriorIntrinsics | None:
+        """First pass: the mean of the cameras that the model sees in the frames."""
+        K_F33 = np.array(list(self._batches.run(frames, self._cameras)), np.float64)
+        if not len(K_F33):
+            return None
+        K = K_F33.mean(axis=0)
+        return PriorIntrinsics(
+            fx=K[0, 0],
+            fy=K[1, 1],
+            cx=K[0, 2] - HALF_PIXEL,
+            cy=K[1, 2] - HALF_PIXEL,
+            source="unidepth",
+        )
+
+    def stream(
+        self, frames: Iterator[Rgb], camera: PriorIntrinsics
+    ) -> Iterator[tuple[Depth, Depth]]:
+        """Second pass: depth (H,W) in metres and confidence, given the camera.
+
+        The model estimates the error e of log depth; the confidence is exp(-e).
+        """
+        K = torch.eye(3)
+        K[0, 0], K[1, 1] = camera.fx, camera.fy
+        K[0, 2], K[1, 2] = camera.cx + HALF_PIXEL, camera.cy + HALF_PIXEL
+
+        def depth(batch: list[Rgb]) -> list[tuple[Depth, Depth]]:
+            found = self._model.infer(upload(batch, self._where), K[None].clone())
+            depth_BHW = found["depth"][:, 0].float()
+            sure_BHW = (1 / found["confidence"][:, 0].float()).clamp(0, 1)
+            known_BHW = torch.isfinite(depth_BHW) & (depth_BHW > 0)
+            depth_BHW = torch.where(known_BHW, depth_BHW, 0)
+            sure_BHW = torch.where(known_BHW, sure_BHW, 0)
+            return list(zip(download(depth_BHW), download(sure_BHW), strict=True))
+
+        return self._batches.run(frames, depth)
+
+    def _cameras(self, frames: list[Rgb]) -> list[npt.NDArray[np.float32]]:
+        return list(download(self._model.infer(upload(frames, self._where))["intrinsics"]))
+
+
+def _loaded() -> Any:
+    models = package("unidepth.models", "unidepth", INSTALL)
+    folder = weights.folder(weights.REGISTRY["unidepth"])
+    return models.UniDepthV2.from_pretrained(str(folder), local_files_only=True)

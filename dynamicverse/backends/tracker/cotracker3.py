@@ -1,0 +1,207 @@
+"""CoTracker3: a grid of points, seeded again every `interval` frames and followed both ways.
+
+Karaev et al., "CoTracker3: Simpler and better point tracking by pseudo-labelling real videos"
+(2024). The offline model sees the whole clip at once; the online model slides a window of 16
+frames over a longer one. The package is not on PyPI; see INSTALL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dynamicverse.backends import BackendInfo, weights
+from dynamicverse.backends.accelerator import Batches, ahead, device, download, package, upload
+from dynamicverse.backends.tracker import FrameReader, TrackSet
+from dynamicverse.backends.tracker.trackset import Samples, assemble
+from dynamicverse.config import TracksConfig
+
+COMMIT = "82e02e8029753ad4ef13cf06be7f4fc5facdda4d"
+INSTALL = f"pip install 'git+https://github.com/facebookresearch/co-tracker@{COMMIT}'"
+ITERATIONS = 6
+SUPPORT = 6  # grid points a side that only help the others, in the first frame
+OFFLINE_WINDOW, ONLINE_WINDOW = 60, 16  # frames that the models were trained with
+MAX_OFFLINE = 120  # frames; the online model takes longer clips
+OFFLINE_VISIBLE, ONLINE_VISIBLE = 0.9, 0.6  # thresholds of the model's own predictors
+BATCH = 3000  # points at a time
+
+
+@dataclass(frozen=True)
+class _Followed:
+    """A point in all frames: positions (F,2) px, visible (F), confidence (F)."""
+
+    positions_F2: npt.NDArray[np.float32]
+    visible_F: npt.NDArray[np.bool_]
+    confidence_F: npt.NDArray[np.float32]
+
+
+class CoTracker3:
+    """CoTracker3, in single precision (TF32 on a GPU)."""
+
+    info = BackendInfo(
+        name="cotracker3",
+        licence="CC-BY-NC-4.0 (code and weights)",
+        weights=weights.REGISTRY["cotracker3"].source,
+        revision=weights.REGISTRY["cotracker3"].revision,
+        device="cuda",
+        memory_gb=20.0,
+        batch_size=BATCH,
+    )
+
+    def __init__(self, settings: TracksConfig, models: tuple[Any, Any] | None = None) -> None:
+        """models: offline and online; None: with the pulled weights."""
+        self.notes: list[str] = []
+        self._where = device()
+        self.device = str(self._where)
+        self._settings = settings
+        offline, online = _loaded() if models is None else models
+        self._offline = offline.to(self._where).eval()
+        self._online = online.to(self._where).eval()
+        self._batches = Batches(BATCH, self.notes)
+
+    def track(self, frames: FrameReader, progress: Callable[[int], None]) -> TrackSet:
+        """Tracks of the whole clip.
+
+        Memory: 1.2 MB of the device for each frame, 20 bytes for each visible sample.
+        """
+        count = len(frames)
+        online = self._settings.cotracker3 == "online" or (
+            self._settings.cotracker3 == "auto" and count > MAX_OFFLINE
+        )
+        video_F3HW, size = self._video(frames)
+        points_S2 = grid(size, self._settings.grid_size)
+        samples: list[Samples] = []
+        query_frames = list(range(0, count, self._settings.interval))
+
+        for turn, start in enumerate(query_frames):
+
+            def follow(
+                points: list[npt.NDArray[np.float32]], start: int = start
+            ) -> list[_Followed]:
+                return self._follow(video_F3HW, size, np.array(points), start, online)
+
+            first = turn * len(points_S2)
+            for found in self._batches.parts(list(points_S2), follow):
+                samples += _samples(found, first)
+                first += len(found)
+            progress(count * (turn + 1) // len(query_frames))
+        query_I = np.repeat(np.array(query_frames, np.int32), len(points_S2))
+        return assemble(samples, query_I, count, size)
+
+    def _video(self, frames: FrameReader) -> tuple[torch.Tensor, tuple[int, int]]:
+        """The clip (F,3,H,W) on the device in the model's size, and its size in pixels."""
+        shape = tuple(self._offline.model_resolution)
+        small = []
+        size = (0, 0)
+        for frame in ahead(frames[t] for t in range(len(frames))):
+            size = (frame.shape[1], frame.shape[0])
+            image_13HW = upload([frame], self._where).float()
+            small.append(
+                torch.nn.functional.interpolate(
+                    image_13HW, shape, mode="bilinear", align_corners=True
+                ).half()
+            )
+        return torch.cat(small), size
+
+    def _follow(
+        self,
+        video_F3HW: torch.Tensor,
+        size: tuple[int, int],
+        points_N2: npt.NDArray[np.float32],
+        start: int,
+        online: bool,
+    ) -> list[_Followed]:
+        """The points of frame `start` in all frames: forwards from there, and backwards."""
+        run = self._windows if online else self._whole
+        count, (height, width) = len(video_F3HW), video_F3HW.shape[2:]
+        scale_2 = torch.tensor(
+            [(width - 1) / max(size[0] - 1, 1), (height - 1) / max(size[1] - 1, 1)],
+            device=self._where,
+        )
+        query_N3 = self._queries(points_N2, scale_2, start, (height, width))
+        found = run(video_F3HW, query_N3)
+        if start > 0:
+            reverse_N3 = query_N3.clone()
+            reverse_N3[:, 0] = count - 1 - reverse_N3[:, 0]
+            back = run(video_F3HW.flip(0), reverse_N3)
+            found = [
+                torch.cat([b.flip(0)[:start], f[start:]]) for f, b in zip(found, back, strict=True)
+            ]
+        position_FN2, visible_FN, sure_FN = (values[:, : len(points_N2)] for values in found)
+        position_FN2 = position_FN2 / scale_2
+        shown_FN = visible_FN * sure_FN > ONLINE_VISIBLE if online else visible_FN > OFFLINE_VISIBLE
+        edge_2 = torch.tensor(size, device=self._where) - 1
+        shown_FN = shown_FN & ((position_FN2 >= 0) & (position_FN2 <= edge_2)).all(-1)
+        position_FN2[start] = torch.from_numpy(points_N2).to(self._where)
+        shown_FN[start] = True
+        positions, sure = download(position_FN2), download(sure_FN)
+        shown = shown_FN.cpu().numpy()
+        return [_Followed(positions[:, n], shown[:, n], sure[:, n]) for n in range(len(points_N2))]
+
+    def _queries(
+        self,
+        points_N2: npt.NDArray[np.float32],
+        scale_2: torch.Tensor,
+        start: int,
+        shape: tuple[int, int],
+    ) -> torch.Tensor:
+        """Frame, x and y (N + SUPPORT², 3) in the model's size; the support points are last."""
+        rows, columns = (np.linspace(n / 64, n - 1 - n / 64, SUPPORT) for n in shape)
+        support = np.stack(np.meshgrid(columns, rows), -1).reshape(-1, 2).astype(np.float32)
+        points = torch.from_numpy(points_N2).to(self._where) * scale_2
+        positions = torch.cat([points, torch.from_numpy(support).to(self._where)])
+        frame = positions.new_zeros(len(positions), 1)
+        frame[: len(points_N2)] = start
+        return torch.cat([frame, positions], dim=1)
+
+    def _whole(self, video_F3HW: torch.Tensor, query_N3: torch.Tensor) -> list[torch.Tensor]:
+        """Positions (F,N,2), visibility and confidence (F,N) by the offline model."""
+        found = self._offline(video_F3HW[None].float(), query_N3[None], iters=ITERATIONS)
+        return [values[0] for values in found[:3]]
+
+    def _windows(self, video_F3HW: torch.Tensor, query_N3: torch.Tensor) -> list[torch.Tensor]:
+        """The same by the online model, window after window."""
+        self._online.init_video_online_processing()
+        step = ONLINE_WINDOW // 2
+        for start in range(0, max(1, len(video_F3HW) - step), step):
+            window = video_F3HW[None, start : start + ONLINE_WINDOW].float()
+            found = self._online(window, query_N3[None], iters=ITERATIONS, is_online=True)
+        return [values[0] for values in found[:3]]
+
+
+def grid(size: tuple[int, int], grid_size: int) -> npt.NDArray[np.float32]:
+    """The centres (S,2) px of square cells, `grid_size` along the longer side, row by row."""
+    side = max(size) / grid_size
+    x, y = (
+        (np.arange(max(1, round(n / side))) + 0.5) * n / max(1, round(n / side)) - 0.5 for n in size
+    )
+    return np.stack(np.meshgrid(x, y), -1).reshape(-1, 2).astype(np.float32)
+
+
+def _samples(found: Sequence[_Followed], first: int) -> list[Samples]:
+    """The visible positions, frame by frame; ids count from `first`."""
+    positions_NF2 = np.stack([one.positions_F2 for one in found])
+    visible_NF = np.stack([one.visible_F for one in found])
+    confidence_NF = np.stack([one.confidence_F for one in found])
+    rows = [np.flatnonzero(visible_N) for visible_N in visible_NF.T]
+    return [
+        Samples(t, row + first, positions_NF2[row, t], confidence_NF[row, t])
+        for t, row in enumerate(rows)
+    ]
+
+
+def _loaded() -> tuple[Any, Any]:
+    builder = package("cotracker.models.build_cotracker", "cotracker3", INSTALL)
+    paths = weights.paths(weights.REGISTRY["cotracker3"])
+    models = tuple(
+        builder.build_cotracker(checkpoint=None, offline=offline, window_len=window)
+        for offline, window in ((True, OFFLINE_WINDOW), (False, ONLINE_WINDOW))
+    )
+    for model, path in zip(models, paths, strict=True):
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return models[0], models[1]

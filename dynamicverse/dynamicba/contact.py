@@ -1,0 +1,141 @@
+"""Where objects stand on the static scene.
+
+One camera cannot tell the distance of a thing that moves: nearer and slower looks the same as
+farther and faster. The assumption made here is contact: the lowest part of an object's mask
+touches the surface that is seen just below it. A plane is fitted to the inverse depth of that
+surface (exact for flat ground) and continued to the contact. Where the contact is not seen (cut
+off by the picture, or no ground below), nothing is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamicverse.formats.masks import present
+
+Floats = npt.NDArray[np.float64]
+Floats32 = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+BASE = 0.15  # share of an object's height whose columns count as standing on the ground
+BAND = (1, 14)  # rows below the contact that show the ground, px of the working resolution
+MIN_AREA = 12  # px of the working resolution
+MIN_GROUND = 12  # pixels of ground that a plane is fitted to
+FIT_ROUNDS = 10
+MAX_CUT = 0.5  # share of the base that may be cut off by the picture
+SMOOTH_FRAMES = 1.5  # standard deviation of the smoothing over time
+BRIDGE_FRAMES = 4  # contacts farther away in time say nothing
+JUMP = 0.15  # a contact that differs so much from its neighbours in time is dropped
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """Depth of an object along the optical axis at some pixels (x, y) of one frame.
+
+    From outside the object: the ground that it stands on, or a depth prior.
+    """
+
+    pixels_K2: Floats
+    depth_K: Floats
+
+    @property
+    def inverse(self) -> float:
+        """The median inverse depth."""
+        return float(np.median(1 / self.depth_K))
+
+
+def contacts(ids_hw: Bytes, depth_hw: Floats32 | None) -> dict[int, Anchor | None]:
+    """The contact of every object in a frame, None where it is not seen.
+
+    At working resolution; depth_hw: static depth, 0 = unknown, None where there is none.
+    """
+    found: dict[int, Anchor | None] = {}
+    for instance in sorted(present(ids_hw)):
+        rows, columns = np.nonzero(ids_hw == instance)
+        found[instance] = None
+        if depth_hw is not None and len(rows) >= MIN_AREA:
+            found[instance] = _contact(rows, columns, ids_hw, depth_hw)
+    return found
+
+
+def steady_depth(inverse_F: Floats) -> Floats:
+    """Depth over time from inverse depths (NaN = unknown): jumps dropped, smoothed, short gaps
+    bridged; NaN far from any contact.
+    """
+    return np.asarray(1 / _smooth(_without_jumps(inverse_F)))
+
+
+def _contact(
+    rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp], ids_hw: Bytes, depth_hw: Floats32
+) -> Anchor | None:
+    """The ground where an object's lowest part touches it; None if unseen."""
+    height = depth_hw.shape[0]
+    lowest = np.full(depth_hw.shape[1], -1)
+    np.maximum.at(lowest, columns, rows)
+    bottom, top = int(rows.max()), int(rows.min())
+    base = np.flatnonzero(lowest >= bottom - BASE * (bottom - top + 1))
+    if np.mean(lowest[base] >= height - 2) > MAX_CUT:
+        return None
+    base = base[lowest[base] < height - 2]
+    row_BC = lowest[base][:, None] + np.arange(*BAND)
+    column_BC = np.broadcast_to(base[:, None], row_BC.shape)
+    inside = row_BC < height
+    row_G, column_G = row_BC[inside], column_BC[inside]
+    ground = (depth_hw[row_G, column_G] > 0) & (ids_hw[row_G, column_G] == 0)
+    row_G, column_G = row_G[ground], column_G[ground]
+    if len(row_G) < MIN_GROUND:
+        return None
+    plane = _fit_plane(row_G, column_G, 1 / depth_hw[row_G, column_G].astype(np.float64))
+    if plane is None:
+        return None
+    inverse = plane[0] + plane[1] * base + plane[2] * lowest[base]
+    front = inverse > 0
+    if 2 * front.sum() < len(base):
+        return None
+    pixels = np.stack([base, lowest[base]], 1).astype(np.float64)
+    return Anchor(pixels[front], 1 / inverse[front])
+
+
+def _fit_plane(
+    row_G: npt.NDArray[np.intp], column_G: npt.NDArray[np.intp], inverse_G: Floats
+) -> Floats | None:
+    """Inverse depth = p0 + p1·column + p2·row, robustly; None if it is no ground.
+
+    Ground comes nearer towards the lower edge of the picture.
+    """
+    design_G3 = np.stack([np.ones(len(row_G)), column_G, row_G], 1)
+    weight_G = np.ones(len(row_G))
+    plane: Floats = np.zeros(3)
+    for _ in range(FIT_ROUNDS):
+        solution = np.linalg.lstsq(design_G3 * weight_G[:, None], inverse_G * weight_G)
+        plane = np.asarray(solution[0], np.float64)
+        error_G = np.abs(inverse_G - design_G3 @ plane)
+        scale = 1.5 * np.median(error_G) + 1e-9
+        weight_G = 1 / np.maximum(error_G / scale, 1.0)
+    return plane if plane[2] > 0 else None
+
+
+def _without_jumps(inverse_F: Floats) -> Floats:
+    """Drop contacts far from the median of those close in time."""
+    kept_F = inverse_F.copy()
+    for frame in np.flatnonzero(np.isfinite(inverse_F)):
+        near = inverse_F[max(0, frame - BRIDGE_FRAMES) : frame + BRIDGE_FRAMES + 1]
+        middle = np.nanmedian(near)
+        if middle <= 0 or abs(inverse_F[frame] - middle) > JUMP * middle:
+            kept_F[frame] = np.nan
+    return kept_F
+
+
+def _smooth(inverse_F: Floats) -> Floats:
+    """Gaussian mean over time of what is known; NaN far from any contact."""
+    known = np.flatnonzero(np.isfinite(inverse_F))
+    smooth_F = np.full(len(inverse_F), np.nan)
+    for frame in range(len(inverse_F)):
+        near = known[np.abs(known - frame) <= BRIDGE_FRAMES]
+        if len(near):
+            weight = np.exp(-0.5 * ((near - frame) / SMOOTH_FRAMES) ** 2)
+            smooth_F[frame] = float(weight @ inverse_F[near] / weight.sum())
+    return smooth_F

@@ -1,0 +1,25 @@
+"""What stages have in common whose backend may ask a vision-language model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dynamicverse import backends
+from dynamicverse.backends.vlm import prompts
+from dynamicverse.config import Config, Section
+
+
+def settings(kind: str, name: str, section: Section, config: Config) -> Mapping[str, Any]:
+    """What decides a stage's outputs: its section, and the model and prompts where it asks."""
+    own = section.model_dump(mode="json")
+    found = backends.find(kind, name)
+    if not found.info.service:
+        return own
+    asked = {prompt: prompts.read(prompt).identity for prompt in found.prompts}
+    return own | {"vlm": config.vlm.decisive(), "prompts": asked}
+
+
+def concurrency(kind: str, name: str, config: Config) -> int:
+    """Scenes at a time: as many as requests where the backend asks a service."""
+    return config.vlm.concurrency if backends.info(kind, name).service else 1

@@ -1,0 +1,102 @@
+"""Where moving objects stand, against the exact truth of rendered clips."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from rendered import RenderedClip, render
+
+from dynamicverse.dynamicba import contact
+
+FRAMES = 10
+
+
+@pytest.fixture(scope="module")
+def clip() -> RenderedClip:
+    return render(FRAMES, (320, 192), "orbit", objects=4, seed=5, supersample=1)
+
+
+def static_depth(clip: RenderedClip, frame: int) -> np.ndarray:
+    """What a plane sweep would know: nothing on objects, nor in a margin around them."""
+    depth_HW = clip.depth[frame].copy()
+    moving = clip.masks[frame] > 0
+    for shift in (-2, -1, 1, 2):
+        moving = moving | np.roll(moving, shift, 0) | np.roll(moving, shift, 1)
+    depth_HW[moving] = 0
+    return depth_HW
+
+
+def ground(height: int = 120, width: int = 160, horizon: int = 40) -> np.ndarray:
+    """Depth of a flat floor one unit below a camera with a focal length of 100 px."""
+    rows = np.arange(height, dtype=np.float32)[:, None]
+    depth = np.where(rows > horizon, 100 / np.maximum(rows - horizon, 1), 50)
+    return np.tile(depth, (1, width)).astype(np.float32)
+
+
+def with_object(depth: np.ndarray, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
+    ids = np.zeros(depth.shape, np.uint8)
+    ids[rows, columns] = 1
+    hidden = depth.copy()
+    hidden[rows.start : rows.stop + 3, columns] = 0
+    return ids, hidden
+
+
+def test_contact_is_found_through_a_gap_below_the_mask() -> None:
+    depth = ground()
+    ids, hidden = with_object(depth, slice(50, 90), slice(60, 80))
+    found = contact.contacts(ids, hidden)[1]
+    assert found is not None
+    assert found.inverse == pytest.approx(1 / depth[89, 60], rel=1e-3)
+
+
+def test_contact_is_robust_to_wrong_ground_depth() -> None:
+    depth = ground()
+    ids, hidden = with_object(depth, slice(50, 90), slice(60, 80))
+    hidden[95:98, 60:80] = 0.3
+    found = contact.contacts(ids, hidden)[1]
+    assert found is not None
+    assert found.inverse == pytest.approx(1 / depth[89, 60], rel=0.05)
+
+
+def test_an_object_cut_off_by_the_picture_has_no_contact() -> None:
+    ids, hidden = with_object(ground(), slice(50, 120), slice(60, 80))
+    assert contact.contacts(ids, hidden)[1] is None
+
+
+def test_a_wall_below_is_no_ground() -> None:
+    wall = np.full((120, 160), 4.0, np.float32)
+    wall *= np.linspace(1.0, 1.2, 120, dtype=np.float32)[:, None]  # farther towards the bottom
+    ids, hidden = with_object(wall, slice(50, 90), slice(60, 80))
+    assert contact.contacts(ids, hidden)[1] is None
+
+
+def test_without_depth_objects_are_known_but_not_placed() -> None:
+    ids, hidden = with_object(ground(), slice(50, 90), slice(60, 80))
+    assert contact.contacts(ids, None) == {1: None}
+    assert contact.contacts(ids, np.zeros_like(hidden)) == {1: None}
+
+
+def test_a_rendered_contact_has_the_depth_of_the_front(clip: RenderedClip) -> None:
+    errors = []
+    for f in range(FRAMES):
+        found = contact.contacts(clip.masks[f], static_depth(clip, f))
+        for instance, anchor in found.items():
+            if anchor is not None:
+                depth = clip.depth[f][clip.masks[f] == instance]
+                errors.append(abs(1 / anchor.inverse / np.median(depth) - 1))
+    assert len(errors) >= 4
+    assert np.median(errors) < 0.03
+
+
+def test_a_contact_that_jumps_is_replaced_by_its_neighbours() -> None:
+    inverse_F = np.full(9, 0.5)
+    inverse_F[4] = 0.9
+    np.testing.assert_allclose(contact.steady_depth(inverse_F), 2.0)
+
+
+def test_gaps_are_bridged_only_while_contacts_are_near_in_time() -> None:
+    inverse_F = np.array([0.5] * 3 + [np.nan] * 20 + [0.25] * 3)
+    depth_F = contact.steady_depth(inverse_F)
+    assert np.isfinite(depth_F[:7]).all()
+    assert np.isnan(depth_F[7:19]).all()
+    assert np.isfinite(depth_F[19:26]).all()

@@ -1,0 +1,137 @@
+"""The stated standard deviations against the scatter of estimates around the truth."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from camera_clips import FOCAL, film, room, walk
+
+from dynamicverse.dynamicba.graph import TrackGraph
+from dynamicverse.dynamicba.loss import Loss, robust, slope
+from dynamicverse.dynamicba.reduced import System, plan
+from dynamicverse.dynamicba.solver import (
+    FocalPrior,
+    Options,
+    Structure,
+    free_cameras,
+    solve,
+)
+from dynamicverse.geometry.lie import se3_inverse, so3_log
+
+FRAMES, SEEDS = 8, 24
+INTERVAL = 1.96  # standard deviations to either side that hold 95 %
+
+
+def scores(noise: float, outliers: float, options: Options) -> tuple[npt.NDArray[np.float64], ...]:
+    """(estimate − truth)/σ of the pose unknowns that are free (K,) and of log f (SEEDS,)."""
+    w2c = se3_inverse(walk(FRAMES))
+    w2c = w2c @ np.linalg.inv(w2c[0])
+    points = room(200)
+    R, t = w2c[:, :3, :3], w2c[:, :3, 3]
+    points_of_first = points @ se3_inverse(walk(FRAMES))[0, :3, :3].T
+    points_of_first = points_of_first + se3_inverse(walk(FRAMES))[0, :3, 3]
+    truth = Structure(R, t, points_of_first, FOCAL)
+    free = free_cameras(FRAMES, 0, FRAMES - 1, t)
+    poses, focals = [], []
+    for seed in range(SEEDS):
+        clip = film(walk(FRAMES), points, noise=noise, outliers=outliers, seed=seed)
+        seen = TrackGraph(clip.tracks).observations(np.arange(FRAMES), 3)
+        found = solve(truth, seen, free, replace(options, uncertainty=True))
+        sigma = found.uncertainty
+        assert sigma is not None
+        turn = so3_log(found.structure.R_F33 @ np.swapaxes(R, 1, 2))
+        moved = found.structure.t_F3 - np.einsum(
+            "fij,fj->fi", found.structure.R_F33 @ np.swapaxes(R, 1, 2), t
+        )
+        score = np.concatenate([turn, moved], 1)[free] / sigma.pose_F6[free]
+        poses.append(score)
+        focals.append(np.log(found.structure.focal / FOCAL) / sigma.log_focal)
+    return np.concatenate(poses), np.array(focals)
+
+
+@pytest.mark.parametrize(
+    ("loss", "scale", "noise", "outliers"),
+    [
+        ("huber", 1.5, 0.5, 0.0),
+        ("huber", 1.0, 1.0, 0.05),  # a third of the residuals lie beyond the bound
+        ("cauchy", 1.0, 0.4, 0.1),
+        ("graduated", 4.0, 0.8, 0.2),
+    ],
+)
+def test_95_per_cent_intervals_hold_about_that_share_of_the_truths(
+    loss: str, scale: float, noise: float, outliers: float
+) -> None:
+    options = Options(loss, scale, FocalPrior(FOCAL, 10.0), 40, 1e-9)
+    pose, focal = scores(noise, outliers, options)
+    assert 0.90 <= float(np.mean(np.abs(pose) < INTERVAL)) <= 0.99
+    assert float(np.mean(np.abs(focal) < INTERVAL)) >= 0.85  # of 24
+    assert 0.6 < float(np.std(focal)) < 1.5
+
+
+def test_what_is_held_has_no_uncertainty() -> None:
+    w2c, points = se3_inverse(walk(FRAMES)), room(200)
+    seen = TrackGraph(film(walk(FRAMES), points).tracks).observations(np.arange(FRAMES), 2)
+    free = free_cameras(FRAMES, 0, FRAMES - 1, w2c[:, :3, 3])
+    start = Structure(w2c[:, :3, :3], w2c[:, :3, 3], points, FOCAL)
+    sigma = solve(start, seen, free, Options(uncertainty=True)).uncertainty
+    assert sigma is not None
+    assert not sigma.pose_F6[~free].any()
+    assert (sigma.pose_F6[free] > 0).all()
+    assert not sigma.log_focal_F.any()
+    assert sigma.k1 == 0
+    assert solve(start, seen, free, Options()).uncertainty is None
+
+
+@pytest.mark.parametrize("kind", ["huber", "cauchy", "geman_mcclure"])
+def test_weights_and_slopes_of_the_losses_equal_automatic_derivatives(kind: str) -> None:
+    loss = Loss(kind, 1.5, 2.0 if kind == "geman_mcclure" else 1.0)
+    weight = torch.tensor(4.0, dtype=torch.float64)
+    for size in (0.1, 0.6, 3.0, 40.0):
+        r = torch.tensor([size, -0.3 * size], dtype=torch.float64, requires_grad=True)
+        rho, factor = robust(r.square().sum(), weight, loss)
+        (gradient,) = torch.autograd.grad(rho, r)
+        torch.testing.assert_close(gradient, 2 * factor * r)
+
+        def influence(x: torch.Tensor) -> torch.Tensor:
+            return robust(x.square().sum(), weight, loss)[1] * x / weight
+
+        trace = torch.autograd.functional.jacobian(influence, r.detach()).trace() / 2
+        torch.testing.assert_close(slope(r.detach().square().sum(), weight, loss), trace)
+
+
+def test_variances_of_a_chain_are_the_diagonal_of_the_inverse() -> None:
+    """A random bordered block tridiagonal system against the dense inverse and solution."""
+    generator = torch.Generator().manual_seed(0)
+    shape = plan(frames=130, dof=2, shared=3, widest=24)
+    assert shape.segments == 6
+    system = System(shape, torch.zeros((), dtype=torch.float64))
+    dense = torch.zeros(2 * 130 + 4, 2 * 130 + 4, dtype=torch.float64)
+    for first in range(0, 130 - 23, 2):
+        J = torch.randn(80, 2 * 24 + 4, generator=generator, dtype=torch.float64)
+        part = J.T @ J
+        system.add(part, first, 24)
+        index = [c * 130 + first + w for c in range(2) for w in range(24)]
+        index += range(260, 264)
+        dense[torch.tensor(index)[:, None], torch.tensor(index)] += part
+    flat = torch.zeros(6 * 24, 2, dtype=torch.float64)
+    flat[:130] = 1
+    flat[7, 1] = 0
+    free_SD = flat.view(6, 24, 2).transpose(1, 2).reshape(6, -1)
+    factor = system.factor(free_SD, torch.ones(3, dtype=torch.float64))
+    assert int(factor.bad) == 0
+    keep = torch.tensor([i for i in range(263) if i != 130 + 7])
+    H, g = dense[keep][:, keep], dense[keep, 263]
+    step, shared = factor.solve()
+    found = step.view(6, 2, 24).transpose(1, 2).reshape(-1, 2)[:130].T.reshape(-1)
+    expected = -torch.linalg.solve(H, g)
+    torch.testing.assert_close(torch.cat((found, shared))[keep], expected)
+    assert float(found[130 + 7]) == 0
+    variance_SD, covariance_BB = factor.variances()
+    inverse = torch.linalg.inv(H)
+    found = variance_SD.view(6, 2, 24).transpose(1, 2).reshape(-1, 2)[:130].T.reshape(-1)
+    torch.testing.assert_close(found[keep[:-3]], inverse.diagonal()[:-3])
+    torch.testing.assert_close(covariance_BB, inverse[-3:, -3:])
