@@ -213,15 +213,17 @@ def home() -> Path:
 
 
 def located(weights: Weights, file: File, folder: Path | None = None) -> Path | None:
-    """The file on this machine, or None; asks no network."""
-    if not weights.on_hub:
+    """The file on this machine, or None; asks no network and needs no client of the hub."""
+    if weights.on_hub:
+        repository = hub_cache(folder) / f"models--{weights.source.replace('/', '--')}"
+        commit = weights.revision
+        if not weights.pinned:
+            branch = repository / "refs" / MAIN
+            commit = branch.read_text("utf-8").strip() if branch.is_file() else MAIN
+        path = repository / "snapshots" / commit / file.name
+    else:
         path = released_path(file, folder)
-        return path if path.is_file() else None
-    hub = client()
-    found = hub.try_to_load_from_cache(
-        weights.source, file.name, cache_dir=hub_cache(folder), revision=weights.revision
-    )
-    return Path(found) if isinstance(found, str) else None
+    return path if path.is_file() else None
 
 
 def paths(weights: Weights) -> list[Path]:

@@ -9,6 +9,7 @@ import pytest
 import tiny_models
 import torch
 
+from dynamicverse.backends.tracker import cotracker3
 from dynamicverse.backends.tracker.cotracker3 import CoTracker3, grid
 from dynamicverse.config import TracksConfig
 from dynamicverse.errors import MissingModelError
@@ -71,7 +72,10 @@ def _real(offline: bool) -> Any:
 
 
 @pytest.mark.parametrize(("mode", "count"), [("offline", 3), ("online", 18)])
-def test_the_real_network_tracks_a_clip(mode: str, count: int) -> None:
+def test_the_real_network_tracks_a_clip(
+    mode: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cotracker3, "ITERATIONS", 1)
     settings = TracksConfig(backend="cotracker3", cotracker3=mode, grid_size=2, interval=16)  # type: ignore[arg-type]
     backend = CoTracker3(settings, (_real(True), _real(False)))
     found = backend.track(tiny_models.clip(count, SIZE), lambda done: None)

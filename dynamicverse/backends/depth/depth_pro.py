@@ -34,7 +34,7 @@ class DepthPro:
         weights=weights.REGISTRY["depth_pro"].source,
         revision=weights.REGISTRY["depth_pro"].revision,
         device="cuda",
-        memory_gb=20.0,
+        memory_gb=28.0,
         batch_size=BATCH,
     )
 
