@@ -34,7 +34,7 @@ demo: $(VENV)/core $(if $(filter build/bikes.mp4,$(VIDEO)),build/bikes.mp4)  ## 
 	$(BIN)/dynamicverse run "$(VIDEO)" --out "$(OUT)" --dataset demo --workers $(WORKERS)
 
 test: setup build/bikes.mp4  ## all tests: unit, integration on real clips, S3, browser
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
 test-unit: setup  ## the fast tests
 	$(BIN)/python -m pytest tests/unit

@@ -46,7 +46,10 @@ class S3:
 
     def start(self) -> None:
         """Start, or start again with the same data and port."""
+        import s3fs
 
+        # an instance in this process would still speak to the server of another test
+        s3fs.S3FileSystem.clear_instance_cache()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.port = self.port or _free_port(self.host)
         identity = {

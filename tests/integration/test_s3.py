@@ -79,11 +79,11 @@ def test_a_throttling_store_is_asked_again(
     tmp_path: Path, clip: ClipMaker, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, stages = str(clip("room")), ("--stages", "ingest,keyframes")
-    with throttled(s3, every=4) as (endpoint, refused):
+    with throttled(s3, every=12) as (endpoint, refused):
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         done = dynamicverse("run", source, "--out", f"s3://{BUCKET}/slow", *stages, "--json")
         assert done.code == 0, done.err
-    assert len(refused) > 10
+    assert len(refused) > 5
     assert any(request.startswith("PUT") for request in refused)
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url)
     checked = dynamicverse("validate", f"s3://{BUCKET}/slow")
