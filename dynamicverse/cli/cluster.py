@@ -11,15 +11,17 @@ import typer
 
 from dynamicverse.cli.console import print_json
 from dynamicverse.cli.run import VlmModel, VlmUrl, vlm_settings
-from dynamicverse.errors import EXIT_BAD_INPUT
+from dynamicverse.errors import EXIT_BAD_INPUT, DynamicVerseError
 
 if TYPE_CHECKING:
     from dynamicverse.cluster.workflow import Cluster, State
-    from dynamicverse.runner.store import Store
+    from dynamicverse.runner.replay import Replay
 
 app = typer.Typer(help="Steps of a Workflow; its pods call these.", no_args_is_help=True)
 
-Namespace = Annotated[str, typer.Option(help="The namespace that argo/ is installed in.")]
+Namespace = Annotated[
+    str, typer.Option("--namespace", "-n", help="The namespace that argo/ is installed in.")
+]
 Context = Annotated[str | None, typer.Option(help="The kubeconfig context, if not the current.")]
 Name = Annotated[str, typer.Argument(help="The Workflow's name.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -106,30 +108,29 @@ def resume(
 
 
 def replay_on_cluster(
-    store: Store,
-    dataset: str | None,
-    scenes: list[str] | None,
-    namespace: str,
-    watch: bool,
-    json: bool,
+    replays: list[Replay], parameters: dict[str, str], namespace: str, watch: bool, json: bool
 ) -> None:
     """Take scenes out of quarantine and submit one Workflow for each run they failed in."""
     from dynamicverse.cluster.workflow import Cluster
-    from dynamicverse.runner.replay import replay_runs
 
     cluster = Cluster(namespace)  # before anything leaves quarantine
-    runs = list(replay_runs(store, dataset, scenes))
-    if not runs:
+    if not replays:
         print("nothing to replay", file=sys.stderr)
     names = []
-    for run, _ in runs:
-        parameters = {
-            "run": f"{store.url.rstrip('/')}/{run.folder}",
+    for one in replays:
+        store = one.run.store
+        own = {
+            "run": f"{store.url.rstrip('/')}/{one.run.folder}",
             "root": store.url,
-            "dataset": run.plan.dataset,
-            "preset": run.config.preset,
+            "dataset": one.run.plan.dataset,
+            "preset": one.run.config.preset,
         }
-        names.append(cluster.create(parameters))
+        one.release()
+        try:
+            names.append(cluster.create({**parameters, **own}))
+        except DynamicVerseError:
+            one.withdraw()
+            raise
     _follow(cluster, names, watch, json)
 
 

@@ -63,25 +63,38 @@ def replay(
     dataset: Dataset = None,
     workers: Annotated[int, typer.Option(min=0, help="Scenes at a time.")] = 1,
     namespace: Annotated[
-        str | None, typer.Option(help="Do it on the cluster, in this namespace.")
+        str | None,
+        typer.Option("--namespace", "-n", help="Do it on the cluster, in this namespace."),
     ] = None,
+    gpu_type: Annotated[str, typer.Option(help="On the cluster: as for `submit`.")] = "any",
+    priority: Annotated[str, typer.Option(help="On the cluster: as for `submit`.")] = "",
+    storage_secret: Annotated[
+        str, typer.Option(help="On the cluster: as for `submit`.")
+    ] = "dynamicverse-storage",  # noqa: S107 - a name
     watch: Annotated[bool, typer.Option("--watch", help="On the cluster: wait for it.")] = False,
     json: Json = False,
 ) -> None:
     """Try failed scenes again, with the configuration of their own run."""
     from dynamicverse.runner.local import LocalRunner
-    from dynamicverse.runner.replay import replay_runs
+    from dynamicverse.runner.replay import replays
     from dynamicverse.runner.store import Store
 
     store = Store(root)
     if namespace is not None:
         from dynamicverse.cli.cluster import replay_on_cluster
 
-        replay_on_cluster(store, dataset, scenes, namespace, watch, json)
+        parameters = {
+            "gpu-type": gpu_type,
+            "priority": priority,
+            "storage-secret": storage_secret,
+        }
+        planned = replays(store, dataset, scenes)
+        replay_on_cluster(planned, parameters, namespace, watch, json)
         return
-    cleared = 0
-    for run, names in replay_runs(store, dataset, scenes):
-        cleared += len(names)
+    planned = replays(store, dataset, scenes)
+    for one in planned:
+        one.release()
+        run = one.run
         with progress(run.plan.sources * len(run.plan.stages), quiet=json) as observer:
             LocalRunner(run, workers, observer)()
-    list_(root, dataset, json) if cleared else print("nothing to replay")
+    list_(root, dataset, json) if planned else print("nothing to replay")

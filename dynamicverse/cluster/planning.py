@@ -75,12 +75,27 @@ def plan(request: Request, wave_shards: int) -> Work:
 
     More than `wave_shards` shards are cut into waves of at most that many.
     """
-    run = planning.open_run(request.run) if request.run else _create(request)
+    run = _open(request) if request.run else _create(request)
     shards = pending(run)
     waves: list[list[int]] = []
     if len(shards) > wave_shards:
         waves = [shards[i : i + wave_shards] for i in range(0, len(shards), wave_shards)]
     return Work(run, shards, waves)
+
+
+def _open(request: Request) -> Run:
+    """The run that the request names; root and preset decide on pods, so they must be its own."""
+    run = planning.open_run(request.run)
+    root = run.store.url.rstrip("/")
+    if request.root.rstrip("/") != root:
+        raise ConfigError(f"run {request.run} lies under root {root}: give root={root}")
+    if request.preset != run.config.preset:
+        raise ConfigError(
+            f"run {run.plan.run} was planned with preset {run.config.preset}: "
+            f"give preset={run.config.preset}"
+        )
+    planning.make_current(run)
+    return run
 
 
 def _create(request: Request) -> Run:
@@ -136,7 +151,6 @@ def finish(store: Store, workflow: str, phase: str, seconds: float) -> dict[str,
     run = run_of(store, workflow)
     if run is None:
         return None
-    publish_index(store, run.plan.dataset)
     summary = {
         "workflow": workflow,
         "phase": phase,
@@ -145,4 +159,5 @@ def finish(store: Store, workflow: str, phase: str, seconds: float) -> dict[str,
         **overview.of_run(run, run.config.cluster.prices).to_json(),
     }
     store.write(f"{run.folder}/summary.json", dump_json(summary))
+    publish_index(store, run.plan.dataset)
     return summary

@@ -31,13 +31,14 @@ PARAMETERS: Mapping[str, str] = {
     "storage-secret": STORAGE,
 }
 POOL = "{{=workflow.parameters.preset == 'gpu' ? workflow.parameters['gpu-type'] : 'cpu'}}"
-# 75: try again. 143: ended by SIGTERM. -1: no exit code known. 137: perhaps out of memory,
-# perhaps the node; so not for ever. 65 (bad input or configuration) is never tried again.
+# 75: try again. 143: ended by SIGTERM. -1: no exit code known. 132 … 139: crashed or out of memory;
+# a scene that does it twice goes into quarantine (runner/starts.py). 65 (bad input or
+# configuration) is never tried again.
 RETRY: Mapping[str, Any] = {
     "limit": "8",
     "expression": (
         'lastRetry.status == "Error" || asInt(lastRetry.exitCode) in [-1, 75, 143]'
-        " || (asInt(lastRetry.exitCode) == 137 && asInt(retries) < 2)"
+        " || (asInt(lastRetry.exitCode) in [132, 134, 135, 136, 137, 139] && asInt(retries) < 6)"
     ),
     "backoff": {"duration": "5s", "factor": "2", "cap": "5m"},
 }

@@ -112,12 +112,17 @@ class Cluster:
 
         Returns the names of what was stopped.
         """
-        waves = self._call("list_namespaced_custom_object", label_selector=f"{PARENT}={name}")
-        names = [name, *(wave["metadata"]["name"] for wave in waves.get("items", []))]
-        for one in names:
-            stop = {"spec": {"shutdown": "Stop"}}
-            self._call("patch_namespaced_custom_object", name=one, body=stop)
-        return names
+        stopped: list[str] = []
+        left = [name]
+        while left:  # a wave may be created while its parent is being stopped
+            for one in left:
+                stop = {"spec": {"shutdown": "Stop"}}
+                self._call("patch_namespaced_custom_object", name=one, body=stop)
+            stopped += left
+            waves = self._call("list_namespaced_custom_object", label_selector=f"{PARENT}={name}")
+            names = [wave["metadata"]["name"] for wave in waves.get("items", [])]
+            left = [one for one in names if one not in stopped]
+        return stopped
 
     def resume(self, name: str) -> str:
         """A new Workflow for the same work: what is done costs nothing. Returns its name."""
@@ -140,6 +145,10 @@ class Cluster:
             if error.status == 404:
                 raise ConfigError("this cluster has no Argo Workflows: install it first") from error
             detail = " ".join(str(error.reason or error.body).split())
+            if error.status == 429 or error.status >= 500:
+                raise DynamicVerseError(
+                    f"the cluster does not serve now ({error.status}): {detail}", Reason.SERVICE
+                ) from error
             raise ConfigError(f"the cluster refused ({error.status}): {detail}") from error
         except HTTPError as error:
             raise DynamicVerseError(f"the cluster does not answer: {error}", Reason.SERVICE) from (

@@ -30,6 +30,7 @@ from dynamicverse.runner import quarantine, records, settled
 from dynamicverse.runner.events import Event, Observer, silent
 from dynamicverse.runner.ledger import Ledger, Outcome
 from dynamicverse.runner.plan import PlannedSource, Run
+from dynamicverse.runner.starts import MAX_CRASHES, Starts
 from dynamicverse.runner.store import Workspace, dump_json, sha256
 from dynamicverse.scene import Scene
 from dynamicverse.stages.base import StageContext
@@ -125,7 +126,8 @@ class ShardWorker:
         ConfigError when the stage cannot run here at all.
         """
         shard = self.run.shard(shard_index)
-        with Ledger(self.run.store, self.run.folder, stage_name, shard_index) as ledger:
+        where = (self.run.store, self.run.folder, stage_name, shard_index)
+        with Ledger(*where) as ledger, Starts(*where) as self.starts:
             if stage_name == "ingest":
                 from dynamicverse.runner.intake import ingest_sources
 
@@ -136,6 +138,11 @@ class ShardWorker:
                 counts = SceneStage(self, stage_name, shard_index, ledger).run(shard.sources)
         settled.record(self.run, stage_name, shard_index)
         return counts
+
+    def begin(self, attempt: Attempt) -> None:
+        """The work on a scene begins: told to the observer, and to whoever comes after a crash."""
+        self.starts.begin(attempt.name, attempt.key)
+        self.observer(start_of(attempt))
 
     def finish(self, attempt: Attempt, ledger: Ledger, **facts: Any) -> Outcome:
         """Write the end of an attempt to the ledger and tell the observer."""
@@ -150,6 +157,7 @@ class ShardWorker:
             **facts,
         }
         ledger.add(**record)
+        self.starts.end(attempt.name, attempt.key)
         self.observer(
             Event(
                 "finish",
@@ -188,11 +196,17 @@ class ShardWorker:
             ),
         )
 
-    def is_quarantined(self, attempt: Attempt) -> bool:
+    def is_quarantined(self, attempt: Attempt, shard: int) -> bool:
         """True (and the outcome set) if the same work failed before and would fail again."""
+        crashes = self.starts.crashes(attempt.name, attempt.key)
         record = quarantine.get(self.run.store, self.dataset, attempt.stage, attempt.name)
         if record is None or record.key != attempt.key or record.reason.transient:
-            return False
+            if crashes < MAX_CRASHES:
+                return False
+            text = f"the process died {crashes} times while it worked on this"
+            error = DynamicVerseError(text, Reason.CRASHED)
+            self.quarantine(attempt, error, shard, tries=crashes)
+            return True
         attempt.outcome, attempt.reason = Outcome.QUARANTINED, record.reason.value
         attempt.message = f"{record.message} (failed before; `quarantine replay` tries again)"
         return True

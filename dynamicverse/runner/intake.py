@@ -20,7 +20,6 @@ from dynamicverse.runner.execute import (
     SceneReporter,
     ShardWorker,
     persist,
-    start_of,
     stop_if_transient,
 )
 from dynamicverse.runner.ledger import Ledger, Outcome
@@ -69,7 +68,7 @@ class _Intake:
         if self.record is not None and self._current(self.record):
             self.attempt.outcome = Outcome.CACHED
             return True
-        return self.worker.is_quarantined(self.attempt)
+        return self.worker.is_quarantined(self.attempt, self.shard)
 
     def _key(self, identity: str) -> str:
         inputs = {"source": identity, "name": self.planned.name}
@@ -121,7 +120,7 @@ class _Intake:
 
     def _ingest(self) -> Outcome:
         worker, attempt = self.worker, self.attempt
-        worker.observer(start_of(attempt))
+        worker.begin(attempt)
         reporter = SceneReporter(worker.observer, "ingest", attempt.name)
         context = StageContext(worker.run.config, reporter)
         meter = Meter()

@@ -27,9 +27,9 @@ from dynamicverse.runner.events import Event, Observer
 from dynamicverse.runner.execute import ShardWorker, one_line
 from dynamicverse.runner.ledger import Ledger, Outcome
 from dynamicverse.runner.plan import Run
+from dynamicverse.runner.starts import MAX_CRASHES
 from dynamicverse.runner.store import Store, Workspace, scratch_folder
 
-MAX_CRASHES = 2  # of one scene at one stage, before it is put into quarantine
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 

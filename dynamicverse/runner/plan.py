@@ -114,9 +114,12 @@ def create(
         stages.get(sorted(unknown)[0])
     planned = [PlannedSource(source=s.url, name=s.name, kind=s.kind, frames=n) for s, n in sources]
     values = config.model_dump(mode="json")
-    decisive = {section: v for section, v in values.items() if section != "cluster"}
-    decisive["vlm"] = config.vlm.decisive()
-    identity = [dataset, decisive, list(stage_names), [(p.source, p.name) for p in planned]]
+    identity = [
+        dataset,
+        _decisive(config),
+        list(stage_names),
+        [(p.source, p.name) for p in planned],
+    ]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     folder = f"{RUNS}/{dataset}-{digest[:10]}"
     shards = _count_shards(store, folder)
@@ -135,8 +138,31 @@ def create(
         ignored=ignored,
         software=f"dynamicverse {__version__}",
     )
+    run = Run(store, plan, config)
+    make_current(run)
     store.write(f"{folder}/plan.json", dump_json(plan.model_dump()))  # last: the shards are there
-    return Run(store, plan, config)
+    return run
+
+
+def make_current(run: Run) -> None:
+    """The outputs of the dataset are going to be those of this run's configuration.
+
+    They lie where another configuration has put its own. What this run knew as settled is then
+    forgotten: its stages look at the manifests again.
+    """
+    note = f"{RUNS}/.current/{run.plan.dataset}.json"
+    digest = hashlib.sha256(json.dumps(_decisive(run.config), sort_keys=True).encode()).hexdigest()
+    data = dump_json({"configuration": digest})
+    if run.store.read(note) != data:
+        run.store.delete(run.store.sizes(f"{run.folder}/settled"))
+        run.store.write(note, data)
+
+
+def _decisive(config: Config) -> dict[str, Any]:
+    """The settings on which outputs depend."""
+    values = config.model_dump(mode="json")
+    decisive = {section: v for section, v in values.items() if section != "cluster"}
+    return {**decisive, "vlm": config.vlm.decisive()}
 
 
 def open_run(url: str) -> Run:

@@ -20,7 +20,6 @@ from dynamicverse.runner.execute import (
     SceneReporter,
     ShardWorker,
     persist,
-    start_of,
     stop_if_transient,
 )
 from dynamicverse.runner.flight import SharedTime, ahead, in_flight
@@ -132,7 +131,7 @@ class SceneStage:
         if done and done.key == attempt.key and records.outputs_present(done, stored):
             attempt.outcome = Outcome.CACHED
             return attempt
-        if worker.is_quarantined(attempt):
+        if worker.is_quarantined(attempt, self.shard):
             return attempt
         workspace.discard([records.relative(workspace, scene, self.stage.name)])
         workspace.discard(records.owned(scene, self.stage.writes, stored))
@@ -140,7 +139,7 @@ class SceneStage:
             attempt.bytes_in = workspace.pull(
                 (f.path, f.sha256) for group in inputs.values() for f in group
             )
-        except ArtifactError as error:
+        except (ArtifactError, FileNotFoundError) as error:
             worker.quarantine(attempt, error, self.shard, tries=1)
         return attempt
 
@@ -148,7 +147,7 @@ class SceneStage:
         """Run the stage in this thread; returns what remains to be done in another."""
         assert attempt.scene is not None
         scene, worker = attempt.scene, self.worker
-        worker.observer(start_of(attempt))
+        worker.begin(attempt)
         load_seconds = self._load()
         reporter = SceneReporter(worker.observer, self.stage.name, attempt.name)
         context = StageContext(worker.run.config, reporter, self.backend)
@@ -168,7 +167,7 @@ class SceneStage:
                     quarantine.clear(worker.run.store, worker.dataset, stage.name, attempt.name)
                     attempt.outcome = Outcome.DONE
                     reporter.log(f"done in {cost.seconds:.1f} s, {context.frames} frames")
-                except DynamicVerseError as caught:
+                except (DynamicVerseError, OSError) as caught:
                     failure = caught
             if failure is not None:
                 stop_if_transient(failure)

@@ -26,7 +26,6 @@ Readers write nothing, so that `status` needs no right to write.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -104,18 +103,21 @@ def of_stage(run: Run, stage: str) -> dict[int, Settled]:
     return {k: entries[k].settled for k in sorted(entries) if k < run.plan.shards}
 
 
-def tallies(run: Run) -> Iterator[tuple[str, Tally]]:
-    """(stage, tally) of every stage and shard that has begun."""
-    for stage, found in zip(
-        run.plan.stages,
-        run.store.concurrently(lambda stage: _tallies_of(run, stage), run.plan.stages),
-        strict=True,
-    ):
-        for one in found:
-            yield stage, one
+@dataclass(frozen=True)
+class Tallies:
+    """The tallies of one stage, of every shard that has begun; ended: all shards have ended."""
+
+    stage: str
+    ended: bool
+    shards: list[Tally]
 
 
-def _tallies_of(run: Run, stage: str) -> list[Tally]:
+def tallies(run: Run) -> list[Tallies]:
+    """What every stage of the run has done so far."""
+    return run.store.concurrently(lambda stage: _tallies_of(run, stage), run.plan.stages)
+
+
+def _tallies_of(run: Run, stage: str) -> Tallies:
     ended = of_stage(run, stage)
     found = [settled.tally for settled in ended.values()]
     if len(ended) < run.plan.shards:
@@ -128,7 +130,7 @@ def _tallies_of(run: Run, stage: str) -> list[Tally]:
         found += run.store.concurrently(
             lambda shard: tally.of_events(tally.events(run, stage, shard)), at_work
         )
-    return found
+    return Tallies(stage, len(ended) == run.plan.shards, found)
 
 
 def digest(fingerprints: dict[str, str]) -> str:

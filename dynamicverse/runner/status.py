@@ -48,6 +48,8 @@ class StageStatus:
 class RunStatus:
     """Progress of a run. scenes: known so far, more may come out of sources not yet ingested.
 
+    complete: every stage has ended for every shard.
+
     elapsed_seconds: from the first event to the last. pool_seconds: work by GPU pool.
     """
 
@@ -61,10 +63,7 @@ class RunStatus:
     updated: str | None
     elapsed_seconds: float
     pool_seconds: Counter[str]
-
-    @property
-    def complete(self) -> bool:
-        return all(s.finished >= s.expected for s in self.stages)
+    complete: bool
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for programs."""
@@ -87,7 +86,8 @@ def of_run(run: Run) -> RunStatus:
     failures: Counter[str] = Counter()
     pool_seconds: Counter[str] = Counter()
     first, last = "", ""
-    for name, part in settled.tallies(run):
+    found = settled.tallies(run)
+    for name, part in ((one.stage, part) for one in found for part in one.shards):
         stage = work[name]
         stage.outcomes.update(part.outcomes)
         stage.frames += part.frames
@@ -99,7 +99,8 @@ def of_run(run: Run) -> RunStatus:
         last = max(last, part.last)
     known = max((s.finished for s in work.values() if s.stage != "ingest"), default=0)
     for stage in work.values():
-        stage.expected = run.plan.sources if stage.stage == "ingest" else max(known, 1)
+        # a source gives one scene or more, or a line that says why not
+        stage.expected = max(run.plan.sources, known if stage.stage != "ingest" else 0)
     elapsed = _seconds_between(first, last)
     return RunStatus(
         run=run.plan.run,
@@ -112,6 +113,7 @@ def of_run(run: Run) -> RunStatus:
         updated=last or None,
         elapsed_seconds=elapsed,
         pool_seconds=pool_seconds,
+        complete=all(one.ended for one in found),
     )
 
 

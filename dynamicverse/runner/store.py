@@ -90,7 +90,8 @@ class Store:
             with atomic_path(self.local / relative) as temporary:
                 temporary.write_bytes(data)
         else:
-            self._retry(lambda: self.fs.pipe_file(self._path(relative), data))
+            with self._existing_bucket():
+                self._retry(lambda: self.fs.pipe_file(self._path(relative), data))
 
     def append(self, relative: str, data: bytes, so_far: bytes) -> None:
         """Append to a file that only this process writes and whose content is `so_far`.
@@ -186,7 +187,16 @@ class Store:
 
     def push(self, source: Path, relative: str) -> None:
         """Copy a local file of any size to the store."""
-        self._retry(lambda: self.fs.put_file(str(source), self._path(relative)))
+        with self._existing_bucket():
+            self._retry(lambda: self.fs.put_file(str(source), self._path(relative)))
+
+    @contextmanager
+    def _existing_bucket(self) -> Iterator[None]:
+        """Writing needs no folder, but a bucket."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise ConfigError(f"{self.url}: no such bucket ({error})") from error
 
     def _retry(self, action: Callable[[], T]) -> T:
         """Run an action of a remote store, trying again on faults that may pass."""

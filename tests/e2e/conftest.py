@@ -7,8 +7,9 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import build_images as images
 import pytest
@@ -44,9 +45,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=Path,
         help="a folder that this machine and the (one) node share, for the shared-volume test",
     )
+    group.addoption("--no-skips", action="store_true", help="a test that is skipped has failed")
     group.addoption("--restart-controller-command", metavar="COMMAND")
     group.addoption("--stop-kubelet-command", metavar="COMMAND")
     group.addoption("--start-kubelet-command", metavar="COMMAND")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    report = yield
+    if report.skipped and item.config.getoption("--no-skips"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and --no-skips was given: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(scope="session")

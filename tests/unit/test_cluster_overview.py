@@ -58,8 +58,9 @@ def test_it_says_what_the_ledger_says(run: Run) -> None:
             assert stage.outcomes == Counter(expected[stage.stage].values())
         ingest, keyframes = found.stages[:2]
         assert (ingest.expected, ingest.frames, ingest.seconds) == (4, 40, 12.0)
-        assert (keyframes.expected, keyframes.frames, keyframes.durations) == (2, 10, [3.0])
+        assert (keyframes.expected, keyframes.frames, keyframes.durations) == (4, 10, [3.0])
         assert found.failures == {"internal": 1}
+        assert not found.complete
         times = [event["time"] for event in ledger.read(run.store, run.folder)]
         assert (found.scenes, found.updated) == (2, max(times))
         spent = datetime.fromisoformat(max(times)) - datetime.fromisoformat(min(times))

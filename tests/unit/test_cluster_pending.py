@@ -68,6 +68,26 @@ def test_finished_shards_are_left_out(run: Run) -> None:
     assert pending(run) == [0, 2]
 
 
+def test_outputs_of_another_configuration_are_not_taken_for_this_runs(run: Run) -> None:
+    for shard in range(3):
+        finish(run, shard)
+    assert pending(run) == []
+
+    def planned(*settings: str) -> Run:
+        resolved = [(run.shard(k).sources[0].resolve(), 10) for k in range(3)]
+        found = [(source, frames) for source, frames in resolved if source]
+        return plan.create(
+            run.store, "clips", config.load(overrides=settings), found, shard_scenes=1
+        )
+
+    assert pending(planned()) == []
+    other = planned("keyframes.ratio=0.6")
+    assert other.plan.run != run.plan.run
+    again = planned()
+    assert again.plan.run == run.plan.run
+    assert pending(again) == [0, 1, 2]
+
+
 def test_one_missing_stage_keeps_the_shard(run: Run) -> None:
     for stage in run.plan.stages[:-1]:
         write(run, stage, 0, "a", Outcome.DONE)

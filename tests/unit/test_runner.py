@@ -26,7 +26,8 @@ from dynamicverse.runner.execute import (
 )
 from dynamicverse.runner.ledger import Outcome
 from dynamicverse.runner.plan import Run
-from dynamicverse.runner.replay import replay_runs
+from dynamicverse.runner.replay import replays
+from dynamicverse.runner.starts import Starts
 from dynamicverse.runner.store import Store, Workspace
 from dynamicverse.scene import Scene
 from dynamicverse.stages.base import Stage, StageContext
@@ -49,7 +50,7 @@ class Bench:
     scratch: Path
     calls: list[str] = field(default_factory=list)
     note: str = "first"
-    fail: dict[str, Exception] = field(default_factory=dict)
+    fail: dict[str, BaseException] = field(default_factory=dict)
     analysis_version: int = 1
 
     def __post_init__(self) -> None:
@@ -218,9 +219,15 @@ def test_the_same_failure_is_not_tried_again_until_replay(bench: Bench) -> None:
     assert bench.execute("analysis")["analysis"] == {Outcome.CACHED: 2, Outcome.QUARANTINED: 1}
     assert bench.calls == []
     bench.fail.clear()
-    ((run, names),) = list(replay_runs(bench.store, None, None))
-    assert names == ["b"]
+    (replay,) = replays(bench.store, None, None)
+    run = replay.run
+    assert [record.name for record in replay.records] == ["b"]
     assert run.plan.sources == 1
+    replay.release()
+    assert list(quarantine.records(bench.store)) == []
+    replay.withdraw()
+    assert [record.name for record in quarantine.records(bench.store)] == ["b"]
+    replay.release()
     worker = ShardWorker(run, bench.workspace)
     assert dict(worker.execute("analysis", 0)) == {Outcome.DONE: 1}
     assert list(quarantine.records(bench.store)) == []
@@ -238,7 +245,41 @@ def test_a_changed_stage_tries_quarantined_scenes_again(bench: Bench) -> None:
 
 def test_replay_of_an_unknown_scene_says_so(bench: Bench) -> None:
     with pytest.raises(ConfigError, match="not in quarantine: zebra"):
-        list(replay_runs(bench.store, None, ["zebra"]))
+        replays(bench.store, None, ["zebra"])
+
+
+def test_a_scene_that_kills_its_process_twice_is_quarantined(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.fail["b"] = SystemExit(139)
+    with monkeypatch.context() as patch:
+        patch.setattr(Starts, "__exit__", lambda *_: None)  # the dead clean nothing up
+        for _ in range(2):
+            with pytest.raises(SystemExit):
+                bench.execute("analysis")
+    outcomes = bench.execute("analysis")["analysis"]
+    assert outcomes == {Outcome.CACHED: 1, Outcome.QUARANTINED: 1, Outcome.DONE: 1}
+    (record,) = quarantine.records(bench.store)
+    assert (record.name, record.reason, record.attempt) == ("b", Reason.CRASHED, 2)
+    assert "died 2 times" in record.message
+
+
+def test_a_process_that_is_told_to_end_blames_no_scene(bench: Bench) -> None:
+    bench.fail["b"] = SystemExit(75)
+    for _ in range(3):
+        with pytest.raises(SystemExit):
+            bench.execute("analysis")
+    bench.fail.clear()
+    assert Outcome.QUARANTINED not in bench.execute("analysis")["analysis"]
+
+
+def test_a_lost_input_costs_its_scene_alone(bench: Bench) -> None:
+    bench.execute("analysis")
+    bench.workspace.evict()
+    lost = bench.scene("b").dynamic_objects.relative_to(bench.workspace.root).as_posix()
+    bench.store.delete([lost])
+    outcomes = bench.execute("captions")["captions"]
+    assert outcomes == {Outcome.DONE: 2, Outcome.QUARANTINED: 1}
 
 
 def test_a_service_that_stays_away_stops_the_shard_and_blames_no_scene(
