@@ -163,7 +163,7 @@ def stage(
         progress(sources, quiet=json) as observer,
         pod_metrics(name, reporting(observer, sources)) as observe,
     ):
-        worker = ShardWorker(opened, Workspace(opened.store, scratch), observe, keep=False)
+        worker = ShardWorker(opened, Workspace(opened.store, scratch), observe, pod=True)
         counts = worker.execute(name, shard)
     if json:
         print_json({"stage": name, "shard": shard, "counts": dict(counts)})

@@ -109,13 +109,14 @@ class SceneReporter:
 class ShardWorker:
     """Executes stages for the shards of one run, in one process.
 
-    keep: leave pulled and pushed files of a remote root in the workspace, for the next stage.
+    pod: nobody here watches over this process, so its starts are written for the next one; and
+    pulled and pushed files do not stay in the workspace, because another pod does the next stage.
     """
 
     def __init__(
-        self, run: Run, workspace: Workspace, observer: Observer = silent, keep: bool = True
+        self, run: Run, workspace: Workspace, observer: Observer = silent, pod: bool = False
     ) -> None:
-        self.run, self.workspace, self.observer, self.keep = run, workspace, observer, keep
+        self.run, self.workspace, self.observer, self.pod = run, workspace, observer, pod
         self.dataset = run.plan.dataset
 
     def execute(self, stage_name: str, shard_index: int) -> Counter[Outcome]:
@@ -127,7 +128,7 @@ class ShardWorker:
         """
         shard = self.run.shard(shard_index)
         where = (self.run.store, self.run.folder, stage_name, shard_index)
-        with Ledger(*where) as ledger, Starts(*where) as self.starts:
+        with Ledger(*where) as ledger, Starts(*where, written=self.pod) as self.starts:
             if stage_name == "ingest":
                 from dynamicverse.runner.intake import ingest_sources
 

@@ -135,7 +135,7 @@ class _Intake:
             worker.quarantine(attempt, failure, self.shard, tries)
         for scene in scenes:
             worker.write_log(scene, reporter.lines)
-            if not worker.keep:
+            if worker.pod:
                 worker.workspace.evict_scene(scene)
         return worker.finish(
             attempt,

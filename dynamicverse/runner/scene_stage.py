@@ -177,7 +177,7 @@ class SceneStage:
                 worker.quarantine(attempt, failure, self.shard, tries)
                 reporter.log(f"failed ({attempt.reason}): {attempt.message}")
             worker.write_log(scene, reporter.lines)
-            if not worker.keep:
+            if worker.pod:
                 worker.workspace.evict_scene(scene)
             return worker.finish(
                 attempt,

@@ -4,7 +4,9 @@ A scene that kills its process (a crash in a decoder, memory) leaves no record b
 next process would run into it again. So the scenes of a shard that are begun and not ended stand
 in `<run>/started/<stage>/<shard>.json`; what a new process finds there was cut short by a death.
 After `MAX_CRASHES` such starts a scene is put into quarantine and the shard goes on. A process
-that is told to end takes its scenes out first: preemption is no crash.
+that is told to end takes its scenes out first: preemption is no crash. On one machine nothing is
+written: there a parent process sees which scene its child died of, and a user who kills the
+whole program blames no scene.
 """
 
 from __future__ import annotations
@@ -21,12 +23,18 @@ MAX_CRASHES = 2  # of one scene at one stage, before it is put into quarantine
 
 
 class Starts:
-    """The starts of one stage and shard; use as a context manager. One process writes them."""
+    """The starts of one stage and shard; use as a context manager. One process writes them.
 
-    def __init__(self, store: Store, run_folder: str, stage: str, shard: int) -> None:
+    written: whether they are; if not, there are none.
+    """
+
+    def __init__(
+        self, store: Store, run_folder: str, stage: str, shard: int, *, written: bool
+    ) -> None:
+        self._active = written
         self._store = store
         self._path = f"{run_folder}/started/{stage}/{shard:05d}.json"
-        self._crashes = _parse(store.read(self._path))
+        self._crashes = _parse(store.read(self._path)) if written else {}
         self._under_way: set[tuple[str, str]] = set()
         self._written = bool(self._crashes)
         self._lock = threading.Lock()
@@ -52,6 +60,8 @@ class Starts:
 
     def begin(self, name: str, key: str) -> None:
         """The work on a scene begins: written before it may do harm."""
+        if not self._active:
+            return
         with self._lock:
             self._under_way.add((name, key))
             self._write()

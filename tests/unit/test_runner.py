@@ -251,6 +251,7 @@ def test_replay_of_an_unknown_scene_says_so(bench: Bench) -> None:
 def test_a_scene_that_kills_its_process_twice_is_quarantined(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    bench.worker.pod = True
     bench.fail["b"] = SystemExit(139)
     with monkeypatch.context() as patch:
         patch.setattr(Starts, "__exit__", lambda *_: None)  # the dead clean nothing up
@@ -264,7 +265,9 @@ def test_a_scene_that_kills_its_process_twice_is_quarantined(
     assert "died 2 times" in record.message
 
 
-def test_a_process_that_is_told_to_end_blames_no_scene(bench: Bench) -> None:
+@pytest.mark.parametrize("pod", [True, False])
+def test_a_process_that_is_told_to_end_blames_no_scene(bench: Bench, pod: bool) -> None:
+    bench.worker.pod = pod
     bench.fail["b"] = SystemExit(75)
     for _ in range(3):
         with pytest.raises(SystemExit):

@@ -16,7 +16,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def starts(store: Store) -> Starts:
-    return Starts(store, ".runs/r", "tracks", 0)
+    return Starts(store, ".runs/r", "tracks", 0, written=True)
 
 
 def dies(store: Store, *names: str) -> None:
@@ -45,6 +45,7 @@ def test_a_scene_that_ended_is_not_blamed(store: Store) -> None:
 
 def test_a_process_that_is_told_to_end_blames_none(store: Store) -> None:
     dies(store, "poison")
+
     def told_to_end() -> None:
         with starts(store) as process:
             process.begin("poison", "key")
