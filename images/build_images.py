@@ -60,7 +60,7 @@ def save(tag: str, archive: Path) -> None:
     """All images in one archive, common layers once."""
     archive.unlink(missing_ok=True)
     program = builder()
-    several = ["--multi-image-archive"] if program.endswith("podman") else []
+    several = ["--quiet", "--multi-image-archive"] if program.endswith("podman") else []
     subprocess.run([program, "save", *several, "--output", str(archive), *names(tag)], check=True)
     print(f"saved {archive} ({archive.stat().st_size / 1e9:.2f} GB)", flush=True)
 
