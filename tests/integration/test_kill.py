@@ -35,7 +35,7 @@ def test_ten_kills_change_nothing(tmp_path: Path, clip: ClipMaker) -> None:
             arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         try:
-            process.wait(rng.uniform(0.2, 0.4) * undisturbed)
+            process.wait(rng.uniform(0.1, 0.25) * undisturbed)
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)  # the parent alone: children must follow
             process.wait()
