@@ -71,7 +71,7 @@ echo "cluster with images: $((SECONDS - start)) s"
 
 mkdir "$work/node"
 chmod 755 "$work" # the pods' user passes through
-"$scripts/enter" "$python" -m pytest "$root/tests/e2e" -p no:cacheprovider --no-skips --node-folder "$work/node" \
+"$scripts/enter" "$python" -m pytest "$root/tests/e2e" -s -p no:cacheprovider --no-skips --node-folder "$work/node" \
     --restart-controller-command "$work/restart-controller" \
     --stop-kubelet-command "kill -STOP $(cat "$state/pid/kubelet")" \
     --start-kubelet-command "kill -CONT $(cat "$state/pid/kubelet")" "$@"
