@@ -41,7 +41,7 @@ from dynamicverse.runner.plan import Run
 from dynamicverse.runner.store import Store
 
 BUCKET = "scale"
-WAVE_SHARDS = 500
+WAVE_SHARDS = 12  # the default of argo/dataset.yaml
 FRAMES, SECONDS = 90, 12.5  # of a scene at a stage
 
 

@@ -40,11 +40,16 @@ def builder() -> str:
 
 
 def build(tag: str, base_image: str | None, torch: str, options: Sequence[str]) -> None:
-    """Build every target; the later ones find the common layers in the cache."""
+    """Build every target; the later ones find the common layers in the cache.
+
+    The stage with torch is built once and named: to find it in the cache, podman reads all of
+    its files again, for every target that stands on it.
+    """
     arguments = [f"--build-arg=TORCH={torch}"]
     if base_image:
         arguments.append(f"--build-arg=BASE_IMAGE={base_image}")
-    for target, name in zip(TARGETS, names(tag), strict=True):
+    torch_base = f"{PREFIX}/torch:{tag}"
+    for target, name in (("torch", torch_base), *zip(TARGETS, names(tag), strict=True)):
         start = time.monotonic()
         command = [builder(), "build", "--target", target, "--tag", name, *arguments, *options]
         file = str(ROOT / "images" / "Dockerfile")
@@ -53,6 +58,8 @@ def build(tag: str, base_image: str | None, torch: str, options: Sequence[str]) 
         )
         if done.returncode:
             sys.exit(f"{shlex.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
+        if target == "torch":
+            arguments.append(f"--build-arg=TORCH_BASE={torch_base}")
         print(f"built {name} in {time.monotonic() - start:.0f} s", flush=True)
 
 

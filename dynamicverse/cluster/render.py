@@ -35,7 +35,7 @@ POOL = "{{=workflow.parameters.preset == 'gpu' ? workflow.parameters['gpu-type']
 # a scene that does it twice goes into quarantine (runner/starts.py). 65 (bad input or
 # configuration) is never tried again.
 RETRY: Mapping[str, Any] = {
-    "limit": "8",
+    "limit": "20",  # more than an hour: preempted again and again, or storage is away
     "expression": (
         'lastRetry.status == "Error" || asInt(lastRetry.exitCode) in [-1, 75, 143]'
         " || (asInt(lastRetry.exitCode) in [132, 134, 135, 136, 137, 139] && asInt(retries) < 6)"
@@ -91,6 +91,9 @@ def _template(pod: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, An
         },
         "priorityClassName": "{{workflow.parameters.priority}}",
         "activeDeadlineSeconds": str(pod["activeDeadlineSeconds"]),
+        # the container that decodes strangers' media has no token; only Argo's executor has one
+        "automountServiceAccountToken": False,
+        "executor": {"serviceAccountName": "dynamicverse-executor"},
         "retryStrategy": dict(RETRY),
         "securityContext": pod["securityContext"],
         "container": container,
@@ -122,7 +125,7 @@ def _pod_patch(pod: Mapping[str, Any], gpus: str | None) -> str:
         "  resources:\n"
         f"    limits: {{{GPU}: \"{{{{={is_gpu} ? '{gpus}' : '0'}}}}\"}}\n"
         f"nodeSelector: {{{{={is_gpu} && {kind} != 'any'"
-        f" ? '{{{GPU}.product: ' + {kind} + '}}' : '{{}}'}}}}\n"
+        f" ? '{{{GPU}.product: ' + toJson({kind}) + '}}' : '{{}}'}}}}\n"
     )
 
 

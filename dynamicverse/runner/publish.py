@@ -19,9 +19,10 @@ def publish_index(store: Store, dataset: str) -> str:
         workspace = Workspace(store, scratch)
         if not workspace.remote:
             return str(build_index(workspace.root, dataset, failed))
-        for name in store.folders(dataset)[:MAX_SCENES]:
-            if name == sanitise(name):
-                _mirror(workspace, Scene(workspace.root, dataset, name))
+        names = (name for name in store.folders(dataset)[:MAX_SCENES] if name == sanitise(name))
+        store.concurrently(
+            lambda name: _mirror(workspace, Scene(workspace.root, dataset, name)), names
+        )
         page = build_index(workspace.root, dataset, failed)
         relative = page.relative_to(workspace.root).as_posix()
         store.push(page, relative)

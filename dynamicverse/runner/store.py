@@ -27,6 +27,7 @@ from dynamicverse.scene import Scene
 MAX_SMALL = 256 << 20  # plans, manifests, ledgers: never larger
 ATTEMPTS = 4
 REQUESTS = 32  # under way at once
+TRANSFERS = 8  # of one scene's files; several scenes may be on their way at once
 CREDENTIAL_ERRORS = ("NoCredentialsError", "PartialCredentialsError")  # of botocore
 T = TypeVar("T")
 U = TypeVar("U")
@@ -160,23 +161,25 @@ class Store:
 
     def delete(self, relatives: Iterable[str]) -> None:
         """Remove files; those already gone are fine."""
-        for relative in relatives:
-            try:
-                if self.local is not None:
-                    (self.local / relative).unlink(missing_ok=True)
-                else:
-                    self._retry(lambda r=relative: self.fs.rm_file(self._path(r)))  # type: ignore[misc]
-            except FileNotFoundError:
-                continue
+        self.concurrently(self._delete, relatives)
 
-    def concurrently(self, function: Callable[[U], T], items: Iterable[U]) -> list[T]:
+    def _delete(self, relative: str) -> None:
+        with suppress(FileNotFoundError):
+            if self.local is not None:
+                (self.local / relative).unlink(missing_ok=True)
+            else:
+                self._retry(lambda: self.fs.rm_file(self._path(relative)))
+
+    def concurrently(
+        self, function: Callable[[U], T], items: Iterable[U], at_once: int = REQUESTS
+    ) -> list[T]:
         """Results of a function that reads or writes this store, in the order of the items.
 
         Several at once on a remote store; one after the other on a disk, which is faster there.
         """
         if self.local is not None:
             return [function(item) for item in items]
-        with ThreadPoolExecutor(REQUESTS) as threads:
+        with ThreadPoolExecutor(at_once) as threads:
             return list(threads.map(function, items))
 
     def pull(self, relative: str, target: Path) -> None:
@@ -241,33 +244,35 @@ class Workspace:
         """Bring files (relative path, sha256) here; returns the bytes that travelled."""
         if not self.remote:
             return 0
-        travelled = 0
-        for relative, digest in files:
-            target = self.root / relative
-            if self._digests.get(relative) == digest and target.exists():
-                continue
-            self.store.pull(relative, target)
-            found = sha256(target)
-            if found != digest:
-                raise ArtifactError(
-                    f"{relative}: the stored file has another digest than its manifest says",
-                    Reason.INVALID_ARTIFACT,
-                )
-            self._digests[relative] = digest
-            travelled += target.stat().st_size
-        return travelled
+        return sum(self.store.concurrently(self._pull, files, TRANSFERS))
+
+    def _pull(self, file: tuple[str, str]) -> int:
+        relative, digest = file
+        target = self.root / relative
+        if self._digests.get(relative) == digest and target.exists():
+            return 0
+        self.store.pull(relative, target)
+        found = sha256(target)
+        if found != digest:
+            raise ArtifactError(
+                f"{relative}: the stored file has another digest than its manifest says",
+                Reason.INVALID_ARTIFACT,
+            )
+        self._digests[relative] = digest
+        return target.stat().st_size
 
     def push(self, files: Iterable[tuple[str, str]]) -> int:
         """Bring local files (relative path, sha256) to the store; returns their bytes."""
         if not self.remote:
             return 0
-        travelled = 0
-        for relative, digest in files:
-            source = self.root / relative
-            self.store.push(source, relative)
-            self._digests[relative] = digest
-            travelled += source.stat().st_size
-        return travelled
+        return sum(self.store.concurrently(self._push, files, TRANSFERS))
+
+    def _push(self, file: tuple[str, str]) -> int:
+        relative, digest = file
+        source = self.root / relative
+        self.store.push(source, relative)
+        self._digests[relative] = digest
+        return source.stat().st_size
 
     def discard(self, relatives: Iterable[str]) -> None:
         """Remove files here and in the store."""

@@ -58,7 +58,7 @@ def audio(path: Path) -> None:
 def folder(tmp_path: Path, clip: ClipMaker) -> Path:
     top = tmp_path / "inputs"
     top.mkdir()
-    shutil.copytree(clip("room"), top / "good-frames")
+    shutil.copytree(clip("small", frames=8), top / "good-frames")
     video(top / "good video (1).mp4")
     (top / "empty.mp4").write_bytes(b"")
     (top / "text.mp4").write_text("this is not a video\n" * 50)

@@ -15,7 +15,7 @@ import pytest
 from dynamicverse import stages
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "cluster_scale.py"
-SCENES, SHARDS = 140, 70
+SCENES, SHARDS = 72, 36
 
 
 def steps(tmp_path: Path, *options: str) -> dict[str, dict[str, Any]]:

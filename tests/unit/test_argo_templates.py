@@ -185,6 +185,9 @@ def test_every_container_names_its_command_and_meets_restricted() -> None:
             assert template["securityContext"]["runAsNonRoot"] is True
             assert template["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
             assert template["retryStrategy"]["limit"]
+            # the token of the Kubernetes API is not in the container that reads strangers' files
+            assert template["automountServiceAccountToken"] is False
+            assert template["executor"] == {"serviceAccountName": "dynamicverse-executor"}
 
 
 @pytest.mark.parametrize(
@@ -215,6 +218,7 @@ def test_the_dataset_retries_like_its_stages() -> None:
         if "container" in template:
             expression = " ".join(template["retryStrategy"]["expression"].split())
             assert expression == render.RETRY["expression"]
+            assert template["retryStrategy"]["limit"] == render.RETRY["limit"]
 
 
 def test_roles_are_minimal() -> None:

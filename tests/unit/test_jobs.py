@@ -85,7 +85,7 @@ def test_job_meets_pod_security_restricted(stage: str) -> None:
 @pytest.mark.parametrize("stage", stages.NAMES)
 def test_exit_65_is_final_and_preemption_is_free(stage: str) -> None:
     final, preempted = job(stage)["spec"]["podFailurePolicy"]["rules"]
-    assert final["action"] == "FailJob"
+    assert final["action"] == "FailIndex"
     assert final["onExitCodes"] == {"containerName": "main", "operator": "In", "values": [65]}
     assert preempted["action"] == "Ignore"
     assert preempted["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
