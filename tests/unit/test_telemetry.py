@@ -384,17 +384,21 @@ def test_the_exposition_pleases_promtool(run: Run) -> None:
 
 def test_the_command_serves_until_it_is_stopped(run: Run) -> None:
     arguments = command("exporter", "--root", run.store.url, "--port", "0", "--interval", "0.1")
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    try:
         assert process.stdout is not None
         port = process.stdout.readline().split(":")[-1].split("/")[0]
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         body = ""
-        while "dynamicverse_run_sources" not in body and time.monotonic() < end:
+        while "dynamicverse_run_sources{" not in body and time.monotonic() < end:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
                 body = answer.read().decode()
         assert f'dynamicverse_run_sources{{dataset="clips",run="{run.plan.run}"}} 4.0' in body
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_the_pods_exposition_pleases_promtool() -> None:
