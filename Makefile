@@ -7,7 +7,7 @@ WORKERS ?= 1
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit lint format generate tools locks images e2e bench bench-ba bench-engine bench-motion clean
+.PHONY: help setup demo test test-unit lint format generate tools locks images e2e bench bench-ba bench-engine bench-prior bench-motion clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,9 @@ locks: setup  ## lock the dependencies of the images, with hashes
 		-c constraints.txt --custom-compile-command 'make locks' images/locks/core.in -o images/locks/core.txt
 	$(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 		-c constraints.txt -c images/locks/core.txt --custom-compile-command 'make locks' images/locks/torch.in -o images/locks/torch.txt
+	$(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+		-c images/locks/torch.txt --custom-compile-command 'make locks' images/locks/models.in -o images/locks/models.txt
+	$(BIN)/python images/vllm-cpu/lock.py
 
 IMAGES ?=
 images: setup  ## build the images with podman or docker; IMAGES="--tag e2e --torch cpu-test" (images/build_images.py)
@@ -80,9 +83,13 @@ bench-ba: setup  ## bundle adjustment against Ceres and Adam, and its growth; DE
 bench-engine: setup  ## the whole engine on rendered clips with exact truth
 	$(BIN)/python benchmarks/engine.py --out build/bench-engine
 
+bench-prior: setup  ## the engine with a depth prior and 28,125 tracks; DEVICE=cuda on a GPU
+	$(BIN)/python benchmarks/engine_prior.py --out build/bench-prior --device $(or $(DEVICE),cpu)
+
 DATA ?= ../shared/data
-bench-motion: setup  ## masks and tracks on real and rendered clips; DATA=folder of the real ones
+bench-motion: setup  ## masks, tracks, and cameras with and without masks; DATA=folder of the real clips
 	$(BIN)/python benchmarks/motion.py $(DATA) --out build/bench-motion
+	$(BIN)/python benchmarks/composites.py $(DATA) --out build/bench-motion
 
 clean:  ## remove what was built (not your data)
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,11 +1,12 @@
 """How fast the models of the gpu preset are: full size, random weights, a synthetic clip.
 
     python benchmarks/gpu_models.py --out gpu_models.json [--frames 60] [--only sam2,raft]
+        [--profile kernels.txt]
 
 Random weights: times are real, results are not. Each adapter runs twice over the clip, the
 first time to warm up; GPU busy is the share of the second run in which `nvidia-smi`'s counter
 saw a kernel (through NVML, every 20 ms). A model whose package is missing is listed with the
-reason.
+reason. `--profile` adds a third run and writes which kernels take the GPU's time.
 """
 
 from __future__ import annotations
@@ -243,12 +244,25 @@ MODELS: dict[str, tuple[Callable[[], Any], Callable[[Any, list[Any]], int]]] = {
 }
 
 
-def measure(name: str, frames: list[Any]) -> dict[str, Any]:
+def profiled(run: Callable[[], object]) -> str:
+    """The kernels that take the most of the GPU's time."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        run()
+        torch.cuda.synchronize()
+    table = seen.key_averages().table(
+        sort_by="self_cuda_time_total", row_limit=16, max_name_column_width=70
+    )
+    return str(table)
+
+
+def measure(name: str, frames: list[Any], kernels: Path | None) -> dict[str, Any]:
     """Seconds, frames a second, peak memory and GPU busy of the second run."""
     make, run = MODELS[name]
     torch.manual_seed(0)
     backend = make()
-    run(backend, frames[: max(9, len(frames) // 4)])
+    run(backend, frames)
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
@@ -256,6 +270,9 @@ def measure(name: str, frames: list[Any]) -> dict[str, Any]:
         done = run(backend, frames)
         torch.cuda.synchronize()
         seconds = time.perf_counter() - start
+    if kernels is not None:
+        with kernels.open("a") as file:
+            file.write(f"{name}\n{profiled(lambda: run(backend, frames[:24]))}\n")
     return {
         "model": name,
         "frames": done,
@@ -271,13 +288,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--profile", type=Path, help="append the kernels that take the time")
     parser.add_argument("--only", default=",".join(MODELS))
     options = parser.parse_args()
     frames = clip(options.frames)
     rows = []
     for name in options.only.split(","):
         try:
-            row = measure(name, frames)
+            row = measure(name, frames, options.profile)
         except Exception as error:  # noqa: BLE001 - the others are measured all the same
             row = {"model": name, "failed": f"{type(error).__name__}: {error}"[:500]}
         print(json.dumps(row), flush=True)

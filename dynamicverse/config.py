@@ -212,6 +212,12 @@ class ReconstructionConfig(Section):
     """dynamicBA: cameras, structure, moving points, dense depth, fusion."""
 
     opt_intrinsics: bool = Field(True, description="estimate the focal length")
+    refine_depth: bool = Field(
+        True, description="with a depth prior: make the depth of static pixels agree with the flow"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where large sums are computed; auto: on a GPU where there is one"
+    )
     cameras: CamerasConfig = CamerasConfig()
     dense: DenseConfig = DenseConfig()
     fuse: FuseConfig = FuseConfig()

@@ -6,7 +6,8 @@ variable "REVISION" { default = "" }
 variable "CREATED" { default = "" }
 # Pin the base by digest in production: BASE_IMAGE=python:3.11-slim-bookworm@sha256:…
 variable "BASE_IMAGE" { default = "python:3.11-slim-bookworm" }
-variable "TORCH" { default = "cuda" }
+variable "TORCH" { default = "cuda" }  # or models, with the packages of the gpu preset
+variable "NONCOMMERCIAL" { default = "no" }
 
 group "default" {
   targets = ["image"]
@@ -26,8 +27,9 @@ target "image" {
   platforms  = ["linux/amd64"]
   tags       = ["${REPOSITORY}/${image}:${VERSION}"]
   args = {
-    BASE_IMAGE = BASE_IMAGE
-    TORCH      = TORCH
+    BASE_IMAGE    = BASE_IMAGE
+    TORCH         = TORCH
+    NONCOMMERCIAL = NONCOMMERCIAL
   }
   labels = {
     "org.opencontainers.image.version"  = VERSION

@@ -74,6 +74,16 @@ class Prometheus:
         pairs = [(one["metric"], float(one["value"][1])) for one in found]
         return [(labels, value) for labels, value in pairs if math.isfinite(value)]
 
+    def drawn(self, expr: str, start: float) -> int:
+        """How many finite values a panel would draw from a moment (s since the epoch) on."""
+        now = time.time()
+        step = max(1.0, (now - start) / 300)
+        found = self.get(
+            "query_range", query=expr, start=str(start), end=str(now), step=f"{step:.0f}"
+        )
+        values = [float(v) for one in found["result"] for _, v in one["values"]]
+        return sum(map(math.isfinite, values))
+
     def firing(self) -> set[str]:
         """The names of alerts that fire."""
         alerts = self.get("alerts")["alerts"]
@@ -89,18 +99,24 @@ def prometheus(
     folder: Path, rules: dict[str, Any], jobs: dict[str, tuple[str, dict[str, str]]]
 ) -> Iterator[Prometheus]:
     """A server that scrapes every second: job → (host and port, labels)."""
-    (folder / "rules.yaml").write_text(yaml.safe_dump(rules))
-    targets = [
-        {
-            "job_name": job,
-            "static_configs": [{"targets": [target], "labels": labels}],
-        }
+    static = [
+        {"job_name": job, "static_configs": [{"targets": [target], "labels": labels}]}
         for job, (target, labels) in jobs.items()
     ]
+    with configured(folder, rules, static) as found:
+        yield found
+
+
+@contextmanager
+def configured(
+    folder: Path, rules: dict[str, Any], scrape_configs: list[dict[str, Any]]
+) -> Iterator[Prometheus]:
+    """A server that scrapes and thinks every second, where a job does not say otherwise."""
+    (folder / "rules.yaml").write_text(yaml.safe_dump(rules))
     config = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
         "rule_files": ["rules.yaml"],
-        "scrape_configs": targets,
+        "scrape_configs": scrape_configs,
     }
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
     address = f"127.0.0.1:{free_port()}"

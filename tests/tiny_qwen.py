@@ -32,6 +32,8 @@ TEMPLATE = """\
 {% endif -%}
 """
 CONTEXT = 32_768
+# how much each is asked for: strings end after a letter, lists after their first item
+WANTED = {'"': 0.3, "{": 0.25, "]": 0.2}
 PATCH = 14
 
 
@@ -87,7 +89,24 @@ def make_model(tokenizer):  # type: ignore[no-untyped-def]
         vision_end_token_id=ids["<|vision_end|>"],
         tie_word_embeddings=False,
     )  # fmt: skip
-    return Qwen2_5_VLForConditionalGeneration(config).to(torch.bfloat16)
+    model = Qwen2_5_VLForConditionalGeneration(config)
+    _end_soon(model, {c: tokenizer.convert_tokens_to_ids(c) for c in WANTED})
+    return model.to(torch.bfloat16)
+
+
+def _end_soon(model, ids):  # type: ignore[no-untyped-def]
+    """Give every state a common part that asks for what ends an answer.
+
+    Else it is as long as its schema allows: thousands of tokens.
+    """
+    import torch
+
+    embeddings, head = model.get_input_embeddings().weight, model.lm_head.weight
+    common = torch.full((head.shape[1],), head.shape[1] ** -0.5)
+    with torch.no_grad():
+        embeddings += 2.0 * common  # ten times the length of what differs
+        for character, token in ids.items():
+            head[token] = WANTED[character] * common
 
 
 def main(folder: Path) -> None:

@@ -2,7 +2,9 @@
 
 A backend is a class registered in the group `dynamicverse.backends.<kind>`; another package
 adds its own without a fork. The class attribute `info` declares what it needs; the
-constructor takes the stage's configuration section and loads the weights.
+constructor takes the stage's configuration section and loads the weights. A backend may have a
+list `notes` of what the user should know of its work (a batch that did not fit memory): after
+every scene the runner moves them to the scene's warnings.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ class BackendInfo:
     """What a backend is and needs.
 
     weights: hub repository, empty for a method without weights; revision pins it.
-    memory_gb: device memory at the default batch size. service: "vlm" for a backend that asks
+    memory_gb: device memory at the default batch size. packages: modules that it imports on
+    loading, beyond the core's. service: "vlm" for a backend that asks
     a VLM service; its constructor takes the configuration's `vlm` section besides, and it has
     `prompts`, the names of those it uses.
     """
@@ -35,6 +38,7 @@ class BackendInfo:
     memory_gb: float = 0.0
     batch_size: int = 1
     service: str = ""
+    packages: tuple[str, ...] = ()
 
 
 def names(kind: str) -> list[str]:
@@ -64,6 +68,30 @@ def find(kind: str, name: str) -> type[Any]:
 def info(kind: str, name: str) -> BackendInfo:
     """What a backend declares; its class is imported, its weights are not loaded."""
     return find(kind, name).info  # type: ignore[no-any-return]
+
+
+def revisions(kind: str, name: str) -> dict[str, str]:
+    """The pretrained weights of a backend and their revisions, which decide its outputs.
+
+    Empty for a method without weights. Raises ConfigError, MissingModelError.
+    """
+    from dynamicverse.backends import weights
+
+    declared = info(kind, name)
+    registered = {
+        one.name: weights.revision(one)
+        for one in weights.REGISTRY.values()
+        if one.backend == name and declared.weights
+    }
+    return registered or ({declared.weights: declared.revision} if declared.weights else {})
+
+
+def noted(backend: Any) -> list[str]:
+    """What a backend noted since it was last asked."""
+    notes: list[str] = getattr(backend, "notes", [])
+    found = [f"{backend.info.name}: {note}" for note in notes]
+    notes.clear()
+    return found
 
 
 def load(kind: str, name: str, settings: Any, vlm: Any = None) -> Any:

@@ -56,8 +56,14 @@ def upload(frames: Sequence[Rgb], where: torch.device) -> torch.Tensor:
 
 
 def download(values: torch.Tensor) -> npt.NDArray[np.float32]:
-    """A tensor as a float32 array."""
-    return cast("npt.NDArray[np.float32]", values.float().cpu().numpy())
+    """A tensor as a float32 array; from a GPU through pinned memory, which is several times as
+    fast, and which the array keeps."""
+    values = values.detach().float()
+    if not values.is_cuda:
+        return cast("npt.NDArray[np.float32]", values.numpy())
+    host = torch.empty(values.shape, dtype=torch.float32, pin_memory=True)
+    host.copy_(values)
+    return cast("npt.NDArray[np.float32]", host.numpy())
 
 
 def ahead(items: Iterable[Item]) -> Iterator[Item]:
@@ -111,6 +117,16 @@ class Batches:
                 continue
             start += len(part)
             yield results
+
+
+class Network:
+    """What every backend with a network has: its device, its batches, and notes for the user."""
+
+    def __init__(self, batch: int) -> None:
+        self.notes: list[str] = []
+        self._where = device()
+        self.device = str(self._where)
+        self._batches = Batches(batch, self.notes)
 
 
 def _attempt(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -12,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from dynamicverse.backends.weights import (
+    REGISTRY,
     File,
     Weights,
     client,
     hub_cache,
     located,
+    pulled_list,
     released_path,
 )
 from dynamicverse.errors import ConfigError, DynamicVerseError, Reason, StorageError
+from dynamicverse.formats.atomic import write_bytes
 
 CHUNK = 1 << 20
 TIMEOUT_S = 60.0
@@ -42,7 +46,7 @@ def described(weights: Weights) -> Weights:
         )
     known = {sibling.rfilename: sibling for sibling in info.siblings or []}
     files = []
-    for file in weights.files:
+    for file in weights.files or tuple(File(name) for name in sorted(known)):
         if file.name not in known:
             raise ConfigError(f"{weights.source}@{weights.revision} has no file {file.name}")
         lfs = known[file.name].lfs
@@ -60,7 +64,8 @@ def pull(
 ) -> list[Path]:
     """Download what is missing, continue what was begun, and check every file.
 
-    folder: takes the place of HF_HOME. `progress` is told of a file before its download.
+    weights: of a whole repository as `described` gives them. folder: takes the place of HF_HOME.
+    `progress` is told of a file before its download.
     Raises StorageError when the network fails (the same call continues), DynamicVerseError
     when a file is not what it should be.
     """
@@ -73,6 +78,10 @@ def pull(
             path = fetch(weights, file, folder)
         check(path, file)
         found.append(path)
+    registered = REGISTRY.get(weights.name)
+    if weights.files and registered is not None and not registered.files:
+        names = json.dumps([file.name for file in weights.files])
+        write_bytes(pulled_list(weights, folder), names.encode())
     return found
 
 

@@ -7,8 +7,9 @@ the cache of the Hugging Face hub (`HF_HOME`; a volume on a cluster), and the ba
 from __future__ import annotations
 
 import difflib
+import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ class File:
 class Weights:
     """One set of weights. source: a hub repository, or the URL below which the files lie.
 
-    revision: the commit of the repository; for a URL the checksum is the pin.
+    revision: the commit of the repository; for a URL the checksum is the pin. files: none means
+    the whole repository; which files that is, a pull writes down.
     """
 
     name: str
@@ -188,6 +190,10 @@ REGISTRY: dict[str, Weights] = {
                 ),
             ),
         ),
+        Weights("sa2va", "sa2va", "ByteDance/Sa2VA-8B", MAIN, "MIT", ()),
+        Weights(
+            "dam", "dam", "nvidia/DAM-3B-Video", MAIN, "NVIDIA non-commercial (research only)", ()
+        ),
     )
 }
 
@@ -212,10 +218,18 @@ def home() -> Path:
     return Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
 
 
+def revision(weights: Weights) -> str:
+    """The commit of the files here; of a branch, the one that it stood at when they were pulled."""
+    if weights.pinned:
+        return weights.revision
+    branch = hub_repository(weights) / "refs" / MAIN
+    return branch.read_text("utf-8").strip() if branch.is_file() else MAIN
+
+
 def located(weights: Weights, file: File, folder: Path | None = None) -> Path | None:
     """The file on this machine, or None; asks no network and needs no client of the hub."""
     if weights.on_hub:
-        repository = hub_cache(folder) / f"models--{weights.source.replace('/', '--')}"
+        repository = hub_repository(weights, folder)
         commit = weights.revision
         if not weights.pinned:
             branch = repository / "refs" / MAIN
@@ -228,11 +242,14 @@ def located(weights: Weights, file: File, folder: Path | None = None) -> Path | 
 
 def paths(weights: Weights) -> list[Path]:
     """The files of the weights, in their order; raises MissingModelError where one is absent."""
+    if not weights.files:
+        weights = replace(weights, files=pulled(weights))
     found = [located(weights, file) for file in weights.files]
     missing = [f.name for f, path in zip(weights.files, found, strict=True) if path is None]
-    if missing:
+    if missing or not found:
+        lacks = ", ".join(missing[:5]) or "all files"
         raise MissingModelError(
-            f"backend '{weights.backend}' lacks {', '.join(missing)} of {weights.source}"
+            f"backend '{weights.backend}' lacks {lacks} of {weights.source}"
             f"@{weights.revision[:12]} ({weights.licence}; {weights.size}); "
             f"run `dynamicverse weights pull {weights.name}`, or set HF_HOME to where they are"
         )
@@ -241,7 +258,28 @@ def paths(weights: Weights) -> list[Path]:
 
 def folder(weights: Weights) -> Path:
     """The folder that holds all files of the weights; raises MissingModelError."""
-    return paths(weights)[0].parent
+    found = paths(weights)
+    if weights.on_hub:
+        return hub_repository(weights) / "snapshots" / revision(weights)
+    return found[0].parent
+
+
+def pulled(weights: Weights, folder: Path | None = None) -> tuple[File, ...]:
+    """The files of a whole repository as the last finished pull wrote them down; else none."""
+    path = pulled_list(weights, folder)
+    names = json.loads(path.read_text("utf-8")) if path.is_file() else []
+    return tuple(File(str(name)) for name in names)
+
+
+def pulled_list(weights: Weights, folder: Path | None = None) -> Path:
+    """Where the list of a whole repository's files lies."""
+    return hub_repository(weights, folder) / "dynamicverse-files.json"
+
+
+def present(weights: Weights, folder: Path | None = None) -> bool:
+    """Whether all files are on this machine."""
+    files = weights.files or pulled(weights, folder)
+    return bool(files) and all(located(weights, file, folder) for file in files)
 
 
 def client() -> Any:
@@ -262,6 +300,11 @@ def hub_cache(folder: Path | None = None) -> Path:
     if folder is not None:
         return folder / "hub"
     return Path(os.environ.get("HF_HUB_CACHE") or home() / "hub")
+
+
+def hub_repository(weights: Weights, folder: Path | None = None) -> Path:
+    """Where the hub's client keeps this repository."""
+    return hub_cache(folder) / f"models--{weights.source.replace('/', '--')}"
 
 
 def released_path(file: File, folder: Path | None = None) -> Path:

@@ -15,7 +15,10 @@ app = typer.Typer(
 )
 
 Folder = Annotated[
-    Path | None, typer.Option(help="Folder or volume in place of HF_HOME; stages need it too.")
+    Path | None,
+    typer.Option(
+        "--folder", "--to", help="Folder or volume in place of HF_HOME; stages need it too."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -32,7 +35,7 @@ def list_(folder: Folder = None, json: Json = False) -> None:
             "revision": one.revision,
             "licence": one.licence,
             "bytes": sum(file.bytes for file in one.files) or None,
-            "here": all(weights.located(one, file, folder) for file in one.files),
+            "here": weights.present(one, folder),
         }
         for one in weights.REGISTRY.values()
     ]
@@ -52,9 +55,30 @@ def list_(folder: Folder = None, json: Json = False) -> None:
     print_table(("name", "source", "revision", "licence", "here"), shown)
 
 
+def _of_preset(preset: str) -> list[str]:
+    """The weights that a preset's backends load from this machine."""
+    from dynamicverse import config
+    from dynamicverse.backends import weights
+
+    chosen = config.load(preset)
+    used = {
+        chosen.keyframes.flow_model,
+        chosen.segmentation.backend,
+        chosen.tracks.backend,
+        chosen.depth.backend,
+        chosen.captions.backend,
+    }
+    return [one.name for one in weights.REGISTRY.values() if one.backend in used]
+
+
 @app.command()
 def pull(
-    names: Annotated[list[str], typer.Argument(help="Backends or weights; see `weights list`.")],
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Backends or weights; see `weights list`.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Also what the backends of this preset need.")
+    ] = None,
     folder: Folder = None,
 ) -> None:
     """Download weights and check them; the same command continues a broken download.
@@ -62,11 +86,13 @@ def pull(
     HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are honoured.
     """
     from dynamicverse.backends import downloads, weights
+    from dynamicverse.errors import ConfigError
 
-    wanted = weights.chosen(names)
-    missing = [
-        one for one in wanted if not all(weights.located(one, file, folder) for file in one.files)
-    ]
+    if not names and preset is None:
+        raise ConfigError("name weights or backends (see `weights list`), or give --preset")
+    asked = [*(names or []), *(_of_preset(preset) if preset else [])]
+    wanted = weights.chosen(asked) if asked else []  # a preset may need none
+    missing = [one for one in wanted if not weights.present(one, folder)]
     found = {one.name: downloads.described(one) for one in missing}
     total = 0
     for one in wanted:

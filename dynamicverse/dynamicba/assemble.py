@@ -11,7 +11,15 @@ from dynamicverse.config import FuseConfig
 from dynamicverse.dynamicba import dynamic_points
 from dynamicverse.dynamicba.depth_sources import Clip
 from dynamicverse.dynamicba.dynamic_points import DynamicPoints
-from dynamicverse.dynamicba.fuse import Cloud, FrameDepth, MovingClouds, StaticCloud, lift, steep
+from dynamicverse.dynamicba.fuse import (
+    Cloud,
+    FrameDepth,
+    MovingClouds,
+    StaticCloud,
+    lift,
+    steep,
+    weighted_rows,
+)
 from dynamicverse.formats.masks import present
 
 Floats = npt.NDArray[np.float64]
@@ -42,6 +50,20 @@ class Scene4D:
     dropped: int
 
 
+@dataclass(frozen=True)
+class FrameClouds:
+    """What one frame adds to the scene.
+
+    static_N8: points as `fuse.weighted_rows` gives them. typical: median depth of the frame,
+    None where nothing is known. centres: of the objects that are shown, None where unknown.
+    """
+
+    static_N8: Floats32
+    moving: tuple[Floats32, Bytes, Ids]
+    typical: float | None
+    centres: dict[int, Floats | None]
+
+
 class Assembler:
     """Takes the frames of a clip in order and gives the fused scene.
 
@@ -49,16 +71,21 @@ class Assembler:
     """
 
     def __init__(
-        self, clip: Clip, settings: FuseConfig, moving: DynamicPoints | None = None
+        self,
+        clip: Clip,
+        settings: FuseConfig,
+        moving: DynamicPoints | None = None,
+        device: str = "cpu",
     ) -> None:
         self._clip, self._settings, self._objects = clip, settings, moving
+        self._device = device
         width, height = clip.tracks.size
         self._step = max(1, round((width * height / PIXELS_PER_FRAME) ** 0.5))
         self._typical = clip.median_depth()
         self._static: StaticCloud | None = None
         self._moving = MovingClouds(len(clip.registered_F), settings.max_moving_points)
         self._centres: dict[int, Floats32] = {}
-        self._coloured_N = ~np.isfinite(clip.sparse.points_N3[:, 0])
+        self._first_N = _first_frames(clip)
 
     def add(
         self,
@@ -68,21 +95,46 @@ class Assembler:
         depth: tuple[Floats32, Floats32] | None,
     ) -> None:
         """Add the next frame; `depth` (with confidence) is None where there is none."""
-        for instance in present(ids_HW):
-            self._centres.setdefault(instance, self._unknown())
+        self.put(frame, self.look(frame, rgb_HW3, ids_HW, depth))
+
+    def look(
+        self,
+        frame: int,
+        rgb_HW3: Bytes,
+        ids_HW: Bytes,
+        depth: tuple[Floats32, Floats32] | None,
+    ) -> FrameClouds:
+        """What a frame adds; in any order, and from several threads."""
+        shown = present(ids_HW)
         if not self._clip.registered_F[frame] or depth is None:
-            self._moving.add(*_nothing())
-            return
+            return FrameClouds(
+                weighted_rows(_empty_cloud()), _nothing(), None, dict.fromkeys(shown)
+            )
         clip = self._clip
         view = FrameDepth(
             rgb_HW3, *depth, ids_HW, clip.K_F33[frame], clip.c2w_F44[frame], clip.distortion
         )
-        self._add_static(frame, view)
-        self._add_moving(frame, view)
-        for instance in present(ids_HW):
-            centre = dynamic_points.centre(instance, view)
+        known = view.depth_HW[view.depth_HW > 0] if self._typical is None else np.zeros(0)
+        return FrameClouds(
+            weighted_rows(self._static_points(frame, view)),
+            self._moving_points(frame, view),
+            float(np.median(known)) if len(known) else self._typical,
+            {instance: dynamic_points.centre(instance, view) for instance in shown},
+        )
+
+    def put(self, frame: int, seen: FrameClouds) -> None:
+        """Add what `look` saw in the next frame."""
+        for instance, centre in seen.centres.items():
+            self._centres.setdefault(instance, self._unknown())
             if centre is not None:
                 self._centres[instance][frame] = centre
+        self._moving.add(*seen.moving)
+        if self._static is None and seen.typical is not None:
+            # voxels as large as the distance of neighbouring samples
+            voxel = self._step * seen.typical / float(self._clip.K_F33[frame, 0, 0])
+            self._static = StaticCloud(voxel, self._settings.max_points, self._device)
+        if self._static is not None:
+            self._static.add_rows(seen.static_N8)
 
     def result(self) -> Scene4D:
         """The fused scene of all frames added."""
@@ -104,49 +156,32 @@ class Assembler:
     def _unknown(self) -> Floats32:
         return np.full((len(self._clip.registered_F), 3), np.nan, np.float32)
 
-    def _add_static(self, frame: int, view: FrameDepth) -> None:
+    def _static_points(self, frame: int, view: FrameDepth) -> Cloud:
+        """Confident static pixels, and the sparse points that are seen here first."""
         keep_HW = (view.ids_HW == 0) & (view.confidence_HW >= self._settings.confidence)
         keep_HW &= ~steep(view.depth_HW, self._settings.edge_share)
         points_N3, rgbs_N3, index_N = lift(view, keep_HW, self._step)
-        cloud = self._cloud(view)
-        if cloud is not None:
-            cloud.add(points_N3, rgbs_N3, view.confidence_HW.ravel()[index_N])
-            self._add_sparse(frame, view, cloud)
-
-    def _cloud(self, view: FrameDepth) -> StaticCloud | None:
-        """The static cloud, its voxels as large as the distance of neighbouring samples."""
-        if self._static is None:
-            typical = self._typical
-            if typical is None and (view.depth_HW > 0).any():
-                typical = float(np.median(view.depth_HW[view.depth_HW > 0]))
-            if typical is not None:
-                voxel = self._step * typical / float(view.K[0, 0])
-                self._static = StaticCloud(voxel, self._settings.max_points)
-        return self._static
-
-    def _add_sparse(self, frame: int, view: FrameDepth, cloud: StaticCloud) -> None:
-        """Add the sparse points seen here for the first time, in the colour they have here."""
-        seen = self._clip.sparse.seen(frame)
-        new = seen[~self._coloured_N[seen]]
-        self._coloured_N[new] = True
+        new = np.flatnonzero(self._first_N == frame)
         height, width = view.depth_HW.shape
         column, row = np.rint(self._clip.tracks.tracks_FN2[frame, new]).astype(np.intp).T
-        rgbs = view.rgb_HW3[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)]
-        points = self._clip.sparse.points_N3[new].astype(np.float32)
-        cloud.add(points, rgbs, np.ones(len(new), np.float32))
+        colours = view.rgb_HW3[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)]
+        return Cloud(
+            np.concatenate([points_N3, self._clip.sparse.points_N3[new].astype(np.float32)]),
+            np.concatenate([rgbs_N3, colours]),
+            np.append(view.confidence_HW.ravel()[index_N], np.ones(len(new), np.float32)),
+        )
 
-    def _add_moving(self, frame: int, view: FrameDepth) -> None:
+    def _moving_points(self, frame: int, view: FrameDepth) -> tuple[Floats32, Bytes, Ids]:
         moving_HW = view.ids_HW > 0
         step = self._moving.step(int(moving_HW.sum()))
         points_N3, rgbs_N3, index_N = lift(view, moving_HW, step)
         tracked_T3, pixel_T2 = self._tracked(frame, view)
         column, row = np.rint(pixel_T2).astype(np.intp).T
-        self._moving.add(
+        instance_N = np.append(view.ids_HW.ravel()[index_N], view.ids_HW[row, column])
+        return (
             np.concatenate([points_N3, tracked_T3]),
             np.concatenate([rgbs_N3, view.rgb_HW3[row, column]]),
-            np.concatenate([view.ids_HW.ravel()[index_N], view.ids_HW[row, column]]).astype(
-                np.int32
-            ),
+            instance_N.astype(np.int32),
         )
 
     def _tracked(self, frame: int, view: FrameDepth) -> tuple[Floats32, Floats32]:
@@ -164,6 +199,13 @@ class Assembler:
         )
         points_T3 = dynamic_points.in_world(pixel_T2[own_T], depth_T[own_T], view)
         return points_T3.astype(np.float32), pixel_T2[own_T]
+
+
+def _first_frames(clip: Clip) -> npt.NDArray[np.intp]:
+    """The first registered frame (N) that shows each sparse point; -1 without any."""
+    shown_FN = clip.sparse.visible_FN & clip.registered_F[:, None]
+    known_N = shown_FN.any(0) & np.isfinite(clip.sparse.points_N3[:, 0])
+    return np.where(known_N, shown_FN.argmax(0), -1)
 
 
 def _nothing() -> tuple[Floats32, Bytes, Ids]:

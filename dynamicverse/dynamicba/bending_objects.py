@@ -97,8 +97,8 @@ def _parts(
         part_FT = shape_depth(shape)
         if depth_FT.any():
             beside_F = _beside(own.pixels_FT2, part_FT, depth_FT)
-        found = object_scale(part_FT, own.pixels_FT2, beside_F)
-        if found is None or found[1] > STEADY:
+        found = object_scale(part_FT, own.pixels_FT2, beside_F, STEADY)
+        if found is None:
             break
         mine_T = 2 * shape.inlier_FN.sum(0) > rest_FT.sum(0)
         depth_FT[:, mine_T] = np.where(part_FT[:, mine_T] > 0, found[0] * part_FT[:, mine_T], 0)

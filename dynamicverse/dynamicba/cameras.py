@@ -7,18 +7,21 @@ or one whose motion and scene can be reconstructed up to scale. What cannot be k
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
 
 from dynamicverse.config import CamerasConfig, ReconstructionConfig
 from dynamicverse.dynamicba.blocks import Floats, Indices, Observations
-from dynamicverse.dynamicba.graph import Mask, TrackGraph
-from dynamicverse.dynamicba.incremental import extend, finish, grow_all
+from dynamicverse.dynamicba.camera_solution import CameraSolution, FocalSource, Status
+from dynamicverse.dynamicba.focal_search import STEPS, sharpen
+from dynamicverse.dynamicba.frame_pool import compute_device
+from dynamicverse.dynamicba.graph import TrackGraph
+from dynamicverse.dynamicba.incremental import extend, finish, grow_all, restart
 from dynamicverse.dynamicba.initialise import hypotheses
 from dynamicverse.dynamicba.mapping import Map, Tolerances, explained_share
 from dynamicverse.dynamicba.rotation import RotationModel, extend_rotations, fit_rotations
+from dynamicverse.dynamicba.segments import with_segments
 from dynamicverse.dynamicba.solver import FocalPrior, LensPrior, Solution, Structure
 from dynamicverse.dynamicba.static_points import static_points
 from dynamicverse.formats.intrinsics import PriorIntrinsics
@@ -26,8 +29,8 @@ from dynamicverse.formats.tracks import Tracks
 from dynamicverse.geometry.lie import se3, se3_inverse
 from dynamicverse.geometry.projection import intrinsics
 
-Status = Literal["full", "rotation_only", "static_camera", "too_short", "failed"]
-FocalSource = Literal["estimated", "prior", "assumed"]
+__all__ = ["CameraSolution", "solve_cameras"]
+
 Progress = Callable[[int, int], None]
 
 PRIOR_SIGMA = 0.15  # of log f, where a focal length is given and may be improved
@@ -48,37 +51,6 @@ KEPT = (None, LensPrior())  # priors where intrinsics stay as they are
 LONG_ITERATIONS = 15  # of a final adjustment of all frames of a long clip
 
 
-@dataclass(frozen=True)
-class CameraSolution:
-    """What the tracks say of the cameras and of the static scene.
-
-    c2w_F44: float64 camera to world, NaN rows where not registered; the world is the first
-    registered camera, lengths are relative (the median depth in it is about one).
-    K_F33: float64 px. distortion: k1 of `lens.py`; points, c2w and K are those of the pinhole
-    that is left when the pixels are straightened by it.
-    pose_sigma_F6: standard deviations of the rotation about the camera's axes (rad) and of its
-    centre along them, relative to the first registered camera and to the scale. focal_sigma_F:
-    px. Both NaN, or None, where not estimated.
-    points_N3: float64 world, NaN where a track has no static point of known depth; static_N: it
-    has one. reprojection_rmse_px, observations: of the inliers.
-    statements: plain words on what cannot be known.
-    """
-
-    status: Status
-    c2w_F44: Floats
-    K_F33: Floats
-    registered_F: Mask
-    focal_source: FocalSource
-    points_N3: Floats
-    static_N: Mask
-    reprojection_rmse_px: float
-    observations: int
-    statements: list[str]
-    distortion: float = 0.0
-    pose_sigma_F6: Floats | None = None
-    focal_sigma_F: Floats | None = None
-
-
 def solve_cameras(
     tracks: Tracks,
     config: ReconstructionConfig,
@@ -91,7 +63,16 @@ def solve_cameras(
     Tracks with an instance id above 0 are left out. The principal point is the prior's, or the
     centre of the picture. progress: called with (registered, all) frames.
     """
-    return _Clip(tracks, config, prior, progress or (lambda done, total: None)).solve()
+    found = _Clip(tracks, config, prior, progress or (lambda done, total: None)).solve()
+    if found.status != "full" or found.registered_F.all():
+        return found
+    held = config.model_copy(update={"opt_intrinsics": False})
+
+    def solve_part(part: Tracks, K: Floats) -> CameraSolution:
+        known = PriorIntrinsics(fx=K[0, 0], fy=K[1, 1], cx=K[0, 2], cy=K[1, 2], source="clip")
+        return _Clip(part, held, known, lambda done, total: None).solve()
+
+    return with_segments(tracks, found, solve_part)
 
 
 class _Clip:
@@ -108,7 +89,10 @@ class _Clip:
         self.settings = config.cameras
         self.progress = progress
         self.tolerances = Tolerances(
-            self.settings.inlier_px, np.radians(self.settings.min_angle), self.settings.loss_px
+            self.settings.inlier_px,
+            np.radians(self.settings.min_angle),
+            self.settings.loss_px,
+            compute_device(config.device),
         )
         longer = max(tracks.size)
         self.given = prior is not None
@@ -190,6 +174,7 @@ class _Clip:
         long = frames > self.settings.max_frames
         if not long:
             world = self._all_frames(world)
+        world = self._sharpened(world)
         solution, source = self._focal(world)
         if long:
             world = self._all_frames(world)
@@ -219,6 +204,19 @@ class _Clip:
             *_sigmas(world, solution, scale),
         )
 
+    def _sharpened(self, world: Map) -> Map:
+        """With a loss as narrow as the noise, from the focal length that the better half of the
+        tracks prefers."""
+        steps = 0 if self.prior is None or self.given else STEPS
+        sharp = sharpen(self.graph, world, self.focal, steps)
+        if sharp is None:
+            return world
+        if np.isclose(sharp.structure.focal, world.structure.focal):
+            world.tolerances = replace(world.tolerances, loss_px=sharp.loss_px)
+            return world
+        grown = restart(world, sharp)
+        return grown if grown.registered_F.sum() >= COMPLETE * world.registered_F.sum() else world
+
     def _all_frames(self, world: Map) -> Map:
         everything = np.arange(self.graph.frames)
         used_N = self.graph.thinned(everything, self.settings.tracks_per_frame)
@@ -243,7 +241,12 @@ class _Clip:
         if sigma > OBSERVABLE:
             self.statements.append("the focal length cannot be estimated from this motion")
             world.refocus(self.focal)
-            return finish(world, None), kept
+            held = finish(world, None)
+            if held is not None and held.uncertainty is not None:
+                spread_F = np.full(len(held.uncertainty.log_focal_F), self.prior.log_sigma)
+                unsure = replace(held.uncertainty, log_focal_F=spread_F)
+                held = replace(held, uncertainty=unsure)
+            return held, kept
         if sigma > DOUBTFUL:
             self.statements.append(f"the focal length is uncertain: ± {100 * sigma:.0f} %")
         return solution, "estimated"
@@ -277,7 +280,13 @@ class _Clip:
     def _fit_rotations(self, frames: Indices, observations: Observations) -> RotationModel | None:
         inside = observations.select(np.isin(observations.frame_M, frames))
         return fit_rotations(
-            self.graph, frames, inside, self.focal, self.prior, self.tolerances.loss_px
+            self.graph,
+            frames,
+            inside,
+            self.focal,
+            self.prior,
+            self.tolerances.loss_px,
+            self.tolerances.device,
         )
 
     def _turning(self, keyframes: Indices, model: RotationModel) -> CameraSolution:
@@ -288,7 +297,13 @@ class _Clip:
         elif self.prior is not None:
             self.statements.append("the focal length cannot be estimated from this motion")
             model = fit_rotations(
-                self.graph, keyframes, model.observations, self.focal, None, self.tolerances.loss_px
+                self.graph,
+                keyframes,
+                model.observations,
+                self.focal,
+                None,
+                self.tolerances.loss_px,
+                self.tolerances.device,
             )
         R_F33 = extend_rotations(self.graph, model)
         self.progress(self.graph.frames, self.graph.frames)

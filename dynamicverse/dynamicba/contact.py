@@ -4,12 +4,13 @@ One camera cannot tell the distance of a thing that moves: nearer and slower loo
 farther and faster. The assumption made here is contact: the lowest part of an object's mask
 touches the surface that is seen just below it. A plane is fitted to the inverse depth of that
 surface (exact for flat ground) and continued to the contact. Where the contact is not seen (cut
-off by the picture, or no ground below), nothing is known.
+off by the picture, or no ground below), nothing is known. Above the contact an object is taken to
+stand upright on that ground: before a camera that looks down its head is nearer than its feet.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,8 @@ MIN_AREA = 12  # px of the working resolution
 MIN_GROUND = 12  # pixels of ground that a plane is fitted to
 FIT_ROUNDS = 10
 MAX_CUT = 0.5  # share of the base that may be cut off by the picture
+BORDER = 0.025  # of the height of the picture: masks end so far before what cuts them off
+LEAST_UPRIGHT = 0.3  # bound of the change of inverse depth over an upright object
 SMOOTH_FRAMES = 1.5  # standard deviation of the smoothing over time
 BRIDGE_FRAMES = 4  # contacts farther away in time say nothing
 JUMP = 0.15  # a contact that differs so much from its neighbours in time is dropped
@@ -35,29 +38,46 @@ JUMP = 0.15  # a contact that differs so much from its neighbours in time is dro
 class Anchor:
     """Depth of an object along the optical axis at some pixels (x, y) of one frame.
 
-    From outside the object: the ground that it stands on, or a depth prior.
+    From outside the object: the ground that it stands on, or a depth prior. lean_2: how much the
+    inverse depth of an upright object changes a px, relative to that at the pixels. middle_2:
+    the middle of the object in the picture, None where the pixels are all over it.
     """
 
     pixels_K2: Floats
     depth_K: Floats
+    lean_2: Floats = field(default_factory=lambda: np.zeros(2))
+    middle_2: Floats | None = None
 
     @property
     def inverse(self) -> float:
-        """The median inverse depth."""
-        return float(np.median(1 / self.depth_K))
+        """The inverse depth of the object as a whole: of its middle, upright over the pixels."""
+        inverse = float(np.median(1 / self.depth_K))
+        return inverse if self.middle_2 is None else inverse * float(self.upright(self.middle_2))
+
+    def upright(self, pixels_N2: Floats) -> Floats:
+        """Inverse depth (N) of an upright object at some pixels, over that at the anchor."""
+        change_N = (pixels_N2 - self.pixels_K2.mean(0)) @ self.lean_2
+        return np.asarray(np.maximum(1 + change_N, LEAST_UPRIGHT))
+
+    def enlarged(self, zoom_2: Floats) -> Anchor:
+        """The same in a picture that is larger by the factors (x, y)."""
+        middle_2 = None if self.middle_2 is None else (self.middle_2 + 0.5) * zoom_2 - 0.5
+        pixels_K2 = (self.pixels_K2 + 0.5) * zoom_2 - 0.5
+        return Anchor(pixels_K2, self.depth_K, self.lean_2 / zoom_2, middle_2)
 
 
-def contacts(ids_hw: Bytes, depth_hw: Floats32 | None) -> dict[int, Anchor | None]:
+def contacts(ids_hw: Bytes, depth_hw: Floats32 | None, K: Floats) -> dict[int, Anchor | None]:
     """The contact of every object in a frame, None where it is not seen.
 
-    At working resolution; depth_hw: static depth, 0 = unknown, None where there is none.
+    At working resolution, as K (3,3) is; depth_hw: static depth, 0 = unknown, None where there
+    is none.
     """
     found: dict[int, Anchor | None] = {}
     for instance in sorted(present(ids_hw)):
         rows, columns = np.nonzero(ids_hw == instance)
         found[instance] = None
         if depth_hw is not None and len(rows) >= MIN_AREA:
-            found[instance] = _contact(rows, columns, ids_hw, depth_hw)
+            found[instance] = _contact(rows, columns, ids_hw, depth_hw, K)
     return found
 
 
@@ -69,7 +89,11 @@ def steady_depth(inverse_F: Floats) -> Floats:
 
 
 def _contact(
-    rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp], ids_hw: Bytes, depth_hw: Floats32
+    rows: npt.NDArray[np.intp],
+    columns: npt.NDArray[np.intp],
+    ids_hw: Bytes,
+    depth_hw: Floats32,
+    K: Floats,
 ) -> Anchor | None:
     """The ground where an object's lowest part touches it; None if unseen."""
     height = depth_hw.shape[0]
@@ -77,9 +101,10 @@ def _contact(
     np.maximum.at(lowest, columns, rows)
     bottom, top = int(rows.max()), int(rows.min())
     base = np.flatnonzero(lowest >= bottom - BASE * (bottom - top + 1))
-    if np.mean(lowest[base] >= height - 2) > MAX_CUT:
+    border = min(height - 2, int((1 - BORDER) * height))
+    if np.mean(lowest[base] >= border) > MAX_CUT:
         return None
-    base = base[lowest[base] < height - 2]
+    base = base[lowest[base] < border]
     row_BC = lowest[base][:, None] + np.arange(*BAND)
     column_BC = np.broadcast_to(base[:, None], row_BC.shape)
     inside = row_BC < height
@@ -95,8 +120,22 @@ def _contact(
     front = inverse > 0
     if 2 * front.sum() < len(base):
         return None
-    pixels = np.stack([base, lowest[base]], 1).astype(np.float64)
-    return Anchor(pixels[front], 1 / inverse[front])
+    pixels = np.stack([base, lowest[base]], 1)[front].astype(np.float64)
+    middle_2 = np.array([columns.mean(), rows.mean()])
+    return Anchor(pixels, 1 / inverse[front], _lean(plane, pixels.mean(0), K), middle_2)
+
+
+def _lean(plane_3: Floats, pixel_2: Floats, K: Floats) -> Floats:
+    """Relative change (2,) of inverse depth a px over what stands upright on a plane.
+
+    plane_3: inverse depth of the ground = p0 + p1·column + p2·row. pixel_2: where it stands.
+    """
+    # n·X = 1 for points X of the ground in camera coordinates
+    down_3 = np.array([plane_3[1], plane_3[2], plane_3[0]]) @ K
+    down_3 /= np.linalg.norm(down_3)
+    ray_3 = np.linalg.inv(K) @ np.append(pixel_2, 1.0)
+    across_3 = ray_3 - (ray_3 @ down_3) * down_3  # along the ground, away from the camera
+    return np.asarray(across_3[:2] / np.diag(K)[:2] / (across_3 @ ray_3))
 
 
 def _fit_plane(

@@ -27,6 +27,7 @@ EVERY = 5  # frames between those in which neighbours are looked for
 SHARED = 4  # frames in which two neighbours must both be seen
 SMOOTHING = (16.0, 6.0)  # rounds without distances: noise makes them too long
 ROBUST = (3.0, 3.0, 3.0, 3.0)  # rounds with them; scale of the robust weights
+WHOLE_SIGMA = 0.01  # of the mean of log depth over the points known from outside in a frame
 LEAST_INFORMATION = 0.1  # on a step: where nothing else holds a depth it stays
 SMOOTH_SIGMA = 0.003  # of the change of motion in one frame, of the depth
 REST_FRAMES = 8  # to either side: for so long a distance stays the same
@@ -82,18 +83,32 @@ def solve_deforming(rays: Rays, start_S: Floats, anchor_S: Floats, sigma_S: Floa
     terms = _terms(rays)
     log_S = np.log(start_S)
     information_S = sigma_S**-2.0
+    whole_FS = _whole(rays.frame_S, information_S > 0)
     for robust, stiff in [(r, 0.0) for r in SMOOTHING] + [(r, 1.0) for r in ROBUST]:
         world_S3 = rays.centre_S3 + np.exp(log_S)[:, None] * rays.ray_S3
         rest_E = _rest_lengths(terms, world_S3)
         H, g = _normal_equations(rays, terms, world_S3, log_S, rest_E, robust, stiff)
         difference_S = np.where(information_S > 0, log_S - np.log(anchor_S), 0.0)
         weight_S = information_S / (1 + difference_S**2 * information_S / robust**2)
-        system = (H + diags(weight_S + LEAST_INFORMATION)).tocsr()
-        right = -(g + weight_S * difference_S)
+        system = (H + diags(weight_S + LEAST_INFORMATION) + whole_FS.T @ whole_FS).tocsr()
+        right = -(g + weight_S * difference_S + whole_FS.T @ (whole_FS @ difference_S))
         step, _ = cg(system, right, rtol=1e-3, maxiter=CG_STEPS, M=diags(1 / system.diagonal()))
         log_S = log_S + np.clip(step, -LARGEST_STEP, LARGEST_STEP)
     world_S3 = rays.centre_S3 + np.exp(log_S)[:, None] * rays.ray_S3
     return Deforming(np.exp(log_S), _strain(terms, world_S3))
+
+
+def _whole(frame_S: Ints, known_S: Mask) -> csr_matrix:
+    """Weights (F, S) of the mean over the known points of each frame.
+
+    What holds single points is weak, since an object is thick; and smooth motion, relative to
+    the depth, looks the smoother the farther away it is. The mean holds the object in place.
+    """
+    sightings = np.flatnonzero(known_S)
+    frame_K = frame_S[sightings]
+    count_F = np.bincount(frame_K, minlength=int(frame_S.max()) + 1)
+    weight_K = 1 / (WHOLE_SIGMA * count_F[frame_K])
+    return csr_matrix((weight_K, (frame_K, sightings)), (len(count_F), len(frame_S)))
 
 
 def _terms(rays: Rays) -> _Terms:

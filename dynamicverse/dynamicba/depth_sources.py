@@ -17,6 +17,8 @@ from dynamicverse.dynamicba import contact, dynamic_points
 from dynamicverse.dynamicba.contact import Anchor
 from dynamicverse.dynamicba.densify import Densifier, Frames
 from dynamicverse.dynamicba.dynamic_points import DynamicPoints
+from dynamicverse.dynamicba.flow_refinement import FlowRefinement, ReadFlow
+from dynamicverse.dynamicba.frame_pool import compute_device, in_order
 from dynamicverse.dynamicba.scaling import densify_with_prior
 from dynamicverse.dynamicba.upsample import upsample
 from dynamicverse.dynamicba.views import SparsePoints, View, choose_views
@@ -64,7 +66,10 @@ class Clip:
 
 
 class DepthSource(Protocol):
-    """Depth of registered frames at full size: static and moving, 0 where unknown."""
+    """Depth of registered frames at full size: static and moving, 0 where unknown.
+
+    Called from several threads.
+    """
 
     statements: list[str]
     moving: DynamicPoints
@@ -94,8 +99,8 @@ class SweptDepth:
 
 
 class PriorDepth:
-    """A depth prior in the scale of the static points; the pixels of moving objects follow the
-    points of their own object.
+    """A depth prior in the scale of the static points, refined by flow where there is any; the
+    pixels of moving objects follow the points of their own object.
     """
 
     def __init__(
@@ -103,27 +108,36 @@ class PriorDepth:
         clip: Clip,
         settings: ReconstructionConfig,
         read: Callable[[int], tuple[Floats32, Floats32]],
+        read_flow: ReadFlow | None = None,
     ) -> None:
         self._clip, self._read = clip, read
-        anchors_F = [self._anchors(frame) for frame in range(len(clip.registered_F))]
+        self._refinement: FlowRefinement | None = None
+        if read_flow is not None:
+            self._refinement = FlowRefinement(clip.c2w_F44, clip.K_F33, clip.distortion, read_flow)
+        anchors_F = list(in_order(self._anchors, range(len(clip.registered_F))))
         self.moving = solve_moving(clip, settings, anchors_F, "prior")
         self.statements = dynamic_points.about(self.moving.objects)
 
     def depth(self, frame: int, rgb_HW3: Bytes, ids_HW: Bytes) -> tuple[Floats32, Floats32]:
         """Depth and confidence (H,W) of a registered frame."""
-        scaled_HW, confidence_HW = self._scaled(frame)
+        scaled_HW, confidence_HW, sigma = self._scaled(frame)
+        if self._refinement is not None:
+            scaled_HW = self._refinement.refine(frame, scaled_HW, ids_HW, sigma)
         depth_HW = self.moving.corrected(frame, ids_HW, scaled_HW)
         factor = np.where(ids_HW > 0, MOVING_CONFIDENCE, 1.0)
         return depth_HW, (confidence_HW * factor).astype(np.float32)
 
-    def _scaled(self, frame: int) -> tuple[Floats32, Floats32]:
-        """The prior of a frame in the scale of the static points that it shows."""
+    def _scaled(self, frame: int) -> tuple[Floats32, Floats32, float]:
+        """The prior of a frame in the scale of the static points that it shows, its confidence,
+        and the standard deviation of its logarithm.
+        """
         prior_HW, confidence_HW = self._read(frame)
         index = self._clip.sparse.seen(frame)
         c2w = self._clip.c2w_F44[frame]
         depth_N = (self._clip.sparse.points_N3[index] - c2w[:3, 3]) @ c2w[:3, 2]
         pixels_N2 = self._clip.tracks.tracks_FN2[frame, index].astype(np.float64)
-        return densify_with_prior(prior_HW, pixels_N2, depth_N), confidence_HW
+        scaled_HW, sigma = densify_with_prior(prior_HW, pixels_N2, depth_N)
+        return scaled_HW, confidence_HW, sigma
 
     def _anchors(self, frame: int) -> dict[int, Anchor | None]:
         """The depth that the prior gives the tracks of each object."""
@@ -133,7 +147,7 @@ class PriorDepth:
         anchors: dict[int, Anchor | None] = dict.fromkeys(shown)
         if not shown or not clip.registered_F[frame]:
             return anchors
-        depth_HW, _ = self._scaled(frame)
+        depth_HW, _, _ = self._scaled(frame)
         for instance in shown:
             mine = clip.tracks.visibility_FN[frame] & (clip.tracks.instance_id_N == instance)
             pixels_K2 = clip.tracks.tracks_FN2[frame, mine].astype(np.float64)
@@ -172,7 +186,12 @@ def solve_moving(
     from dynamicverse.dynamicba.object_scale import Cameras
 
     cameras = settings.cameras
-    tolerances = Tolerances(cameras.inlier_px, np.radians(cameras.min_angle), cameras.loss_px)
+    tolerances = Tolerances(
+        cameras.inlier_px,
+        np.radians(cameras.min_angle),
+        cameras.loss_px,
+        compute_device(settings.device),
+    )
     solved = solve_objects(
         clip.tracks,
         Cameras(clip.c2w_F44, clip.K_F33, clip.distortion),
@@ -207,12 +226,9 @@ def _contacts(
     clip: Clip, densifier: Densifier, views: Mapping[int, View]
 ) -> Iterator[dict[int, Anchor | None]]:
     """Confirm the depth of every frame and find where its objects touch the ground."""
-    full, work = densifier.size.full, densifier.size.work
-    zoom = np.array(full) / np.array(work)
+    zoom_2 = np.array(densifier.size.full) / np.array(densifier.size.work)
     for frame in range(len(clip.registered_F)):
         depth_hw = densifier.confirm(views[frame]) if frame in views else None
-        found = contact.contacts(densifier.small_ids(frame), depth_hw)
-        yield {
-            instance: seen and Anchor((seen.pixels_K2 + 0.5) * zoom - 0.5, seen.depth_K)
-            for instance, seen in found.items()
-        }
+        K = densifier.size.intrinsics(clip.K_F33[frame])
+        found = contact.contacts(densifier.small_ids(frame), depth_hw, K)
+        yield {instance: seen and seen.enlarged(zoom_2) for instance, seen in found.items()}

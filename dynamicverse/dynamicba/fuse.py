@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from dynamicverse.dynamicba.picture_lens import straight_rays
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
@@ -15,6 +19,7 @@ Bytes = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
 BUFFER = 1_500_000  # points collected before duplicates are merged
+DEVICE_BUFFER = 12_000_000  # the same in the memory of a GPU, 32 bytes each
 KEY_BITS = 21  # of a voxel coordinate
 COARSER = 2 ** (1 / 3)  # voxels grow so when there are too many: about half as many
 COLUMNS = 8  # weight, weighted position (3), weighted colour (3), largest confidence
@@ -77,62 +82,89 @@ def lift(
 class StaticCloud:
     """Points of many frames, duplicates merged by voxel, weighted by confidence.
 
-    voxel: side in world units. max_points: above it the voxels grow. Memory stays bounded by
-    max_points and a buffer. Points farther than a million voxels are counted in `dropped`.
+    voxel: side in world units. max_points: above it the voxels grow. device: where points are
+    merged. Memory stays bounded by max_points and a buffer. Points farther than a million voxels
+    are counted in `dropped`.
     """
 
-    def __init__(self, voxel: float, max_points: int) -> None:
+    def __init__(self, voxel: float, max_points: int, device: str = "cpu") -> None:
         self.voxel = voxel
         self.dropped = 0
-        self._max_points = max_points
-        self._merged_V8 = np.zeros((0, COLUMNS), np.float32)
-        self._parts: list[Floats32] = []
+        self._max_points, self._device = max_points, device
+        self._buffer = BUFFER if device == "cpu" else DEVICE_BUFFER
+        self._parts: list[Tensor] = []  # the first holds what is merged
         self._waiting = 0
 
-    def add(self, points_N3: Floats32, rgbs_N3: Bytes, confidence_N: Floats32) -> None:
+    def add(self, cloud: Cloud) -> None:
         """Add points; those without confidence are ignored."""
-        used_N = confidence_N > 0
-        near_N = (np.abs(points_N3) < self.voxel * 2 ** (KEY_BITS - 1)).all(1)
-        self.dropped += int((used_N & ~near_N).sum())
-        used_N &= near_N
-        weight_N1 = confidence_N[used_N, None].astype(np.float32)
-        columns = [weight_N1, points_N3[used_N] * weight_N1, rgbs_N3[used_N] * weight_N1, weight_N1]
-        self._parts.append(np.concatenate(columns, 1))
-        self._waiting += len(weight_N1)
-        if self._waiting >= BUFFER:
+        self.add_rows(weighted_rows(cloud))
+
+    def add_rows(self, rows_N8: Floats32) -> None:
+        """Add points as `weighted_rows` gives them."""
+        # torch takes seconds to import: only when there is work
+        import torch
+
+        self._parts.append(torch.from_numpy(rows_N8).to(self._device))
+        self._waiting += len(rows_N8)
+        if self._waiting >= self._buffer:
             self._merge()
 
     def result(self) -> Cloud:
         """The merged cloud, ordered by voxel."""
         self._merge()
-        weight_V1 = self._merged_V8[:, :1]
-        mean_V6 = self._merged_V8[:, 1:7] / weight_V1
+        if not self._parts:
+            return Cloud(*_no_points())
+        merged_V8 = self._parts[0].cpu().numpy()
+        mean_V6 = merged_V8[:, 1:7] / merged_V8[:, :1]
         rgbs_V3 = np.clip(np.rint(mean_V6[:, 3:]), 0, 255).astype(np.uint8)
-        confidence_V = np.minimum(self._merged_V8[:, 7], np.float32(1))
-        return Cloud(np.asarray(mean_V6[:, :3], np.float32), rgbs_V3, confidence_V)
+        confidence_V = np.minimum(merged_V8[:, 7], np.float32(1))
+        return Cloud(np.ascontiguousarray(mean_V6[:, :3], np.float32), rgbs_V3, confidence_V)
 
     def _merge(self) -> None:
-        rows_N8 = np.concatenate([self._merged_V8, *self._parts])
-        self._parts, self._waiting = [], 0
-        self._merged_V8 = _merge_rows(rows_N8, self.voxel)
-        while len(self._merged_V8) > self._max_points:
+        import torch
+
+        if not self._waiting:
+            return
+        rows_N8 = torch.cat(self._parts)
+        reach_N1 = self.voxel * 2 ** (KEY_BITS - 1) * rows_N8[:, :1]
+        near_N = (rows_N8[:, 1:4].abs() < reach_N1).all(1)
+        self.dropped += int((~near_N).sum())
+        merged_V8 = _merge_rows(rows_N8[near_N], self.voxel)
+        while len(merged_V8) > self._max_points:
             self.voxel *= COARSER
-            self._merged_V8 = _merge_rows(self._merged_V8, self.voxel)
+            merged_V8 = _merge_rows(merged_V8, self.voxel)
+        self._parts, self._waiting = [merged_V8], 0
 
 
-def _merge_rows(rows_N8: Floats32, voxel: float) -> Floats32:
-    """Sum the rows that fall into one voxel."""
+def _no_points() -> tuple[Floats32, Bytes, Floats32]:
+    return np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), np.zeros(0, np.float32)
+
+
+def weighted_rows(cloud: Cloud) -> Floats32:
+    """The points of a cloud that have confidence, as rows that can be summed (COLUMNS)."""
+    used_N = cloud.confidence_N > 0
+    weight_N1 = cloud.confidence_N[used_N, None].astype(np.float32)
+    sums = [weight_N1, cloud.points_N3[used_N] * weight_N1, cloud.rgbs_N3[used_N] * weight_N1]
+    return np.concatenate([*sums, weight_N1], 1, dtype=np.float32)
+
+
+def _merge_rows(rows_N8: Tensor, voxel: float) -> Tensor:
+    """Sum the rows that fall into one voxel; ordered by voxel, the same at every call."""
+    import torch
+
     if not len(rows_N8):
         return rows_N8
     position_N3 = rows_N8[:, 1:4] / rows_N8[:, :1]
-    cell_N3 = np.floor(position_N3 / voxel).astype(np.int64) + 2 ** (KEY_BITS - 1)
+    cell_N3 = torch.floor(position_N3 / voxel).long() + 2 ** (KEY_BITS - 1)
     key_N = (cell_N3[:, 0] << 2 * KEY_BITS) | (cell_N3[:, 1] << KEY_BITS) | cell_N3[:, 2]
-    order = np.argsort(key_N, kind="stable")
-    key_N, rows_N8 = key_N[order], rows_N8[order]
-    first = np.flatnonzero(np.concatenate([[True], key_N[1:] != key_N[:-1]]))
-    merged_V8 = np.add.reduceat(rows_N8, first, axis=0)
-    merged_V8[:, 7] = np.maximum.reduceat(rows_N8[:, 7], first)
-    return np.asarray(merged_V8, np.float32)
+    key_N, order_N = torch.sort(key_N, stable=True)
+    rows_N8 = rows_N8[order_N]
+    _, count_V = torch.unique_consecutive(key_N, return_counts=True)
+    # a sum a segment, in the order of its rows: atomic additions would depend on timing
+    merged_V8 = torch.segment_reduce(rows_N8, "sum", lengths=count_V, axis=0)
+    largest_V = torch.segment_reduce(rows_N8[:, 7].contiguous(), "max", lengths=count_V, axis=0)
+    merged_V8[:, 7] = largest_V
+    return merged_V8
 
 
 class MovingClouds:

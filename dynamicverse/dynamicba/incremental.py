@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from dynamicverse.dynamicba.blocks import Floats, Indices, Observations
+from dynamicverse.dynamicba.focal_search import Sharp
 from dynamicverse.dynamicba.mapping import KEPT, Map
+from dynamicverse.dynamicba.noise import is_wide, narrower
 from dynamicverse.dynamicba.solver import FocalPrior, LensPrior, Solution
 from dynamicverse.geometry.lie import so3_exp, so3_log
 
@@ -15,6 +18,8 @@ LOCAL_WINDOW = 8  # cameras that move when a frame is added
 AGREE_SHARE = 0.25  # of the points a frame sees must agree with its pose
 GLOBAL_GROWTH = 1.4  # adjust everything when the map has grown by this factor
 FINAL_ITERATIONS = 60
+SOME_ITERATIONS = 20
+NARROWINGS = 4  # of the loss, before the last adjustment
 
 Advance = Callable[[int], None]
 
@@ -63,13 +68,18 @@ def finish(
     lens_prior: LensPrior = KEPT,
     iterations: int = FINAL_ITERATIONS,
 ) -> Solution | None:
-    """Adjust to convergence, the outliers decided anew in between.
+    """Adjust to convergence, the outliers and the width of the loss decided anew in between.
 
     The first registered camera becomes the origin, to which the uncertainty is relative.
     """
-    world.adjust(prior, iterations, 1e-4, lens_prior=lens_prior)
-    world.classify()
-    world.triangulate()
+    for _ in range(NARROWINGS):
+        world.adjust(prior, min(iterations, SOME_ITERATIONS), 1e-4, lens_prior=lens_prior)
+        world.classify()
+        world.triangulate()
+        error_M = world.errors(np.flatnonzero(world.inlier_M))
+        if not len(error_M) or not is_wide(error_M, world.tolerances):
+            break
+        world.tolerances = narrower(error_M, world.tolerances)
     world.reference = int(np.flatnonzero(world.registered_F)[0])
     return world.adjust(prior, iterations, 1e-6, uncertainty=True, lens_prior=lens_prior)
 
@@ -96,6 +106,22 @@ def extend(world: Map, observations: Observations, frames: Indices) -> Map:
                 wider.register(int(frame), guesses, AGREE_SHARE)
         wider.triangulate()
     return wider
+
+
+def restart(world: Map, sharp: Sharp) -> Map:
+    """The map grown anew from better cameras of some of its frames."""
+    tolerances = replace(world.tolerances, loss_px=sharp.loss_px)
+    frames, tracks = len(world.registered_F), len(world.known_N)
+    core = Map(world.raw, frames, tracks, sharp.structure.focal, tolerances)
+    poses = zip(sharp.frames, sharp.structure.R_F33, sharp.structure.t_F3, strict=True)
+    for frame, R, t in poses:
+        core.place(int(frame), R, t)
+    core.reference = int(sharp.frames[0])
+    wanted = np.flatnonzero(world.registered_F)
+    between = wanted[(wanted > sharp.frames[0]) & (wanted < sharp.frames[-1])]
+    grown = extend(core, world.raw, between)
+    grow_all(grown, wanted, None)
+    return grown
 
 
 def nearby_poses(world: Map, frame: int) -> list[tuple[Floats, Floats]]:

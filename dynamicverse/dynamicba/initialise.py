@@ -26,6 +26,7 @@ from dynamicverse.geometry.two_view import (
 FIRST_FRAMES = 24  # keyframes that are tried as the first of a pair
 PAIR_REACH = 8  # keyframes between the two of a pair, at most
 PAIR_TRACKS = 30  # tracks a pair needs
+MOST_TRACKS = 4000  # of a pair that are looked at: more tell nothing new
 PAIRS = 8  # pairs whose relative pose is estimated for every focal length
 STARTS = 2  # pairs that are grown for every focal length
 NEIGHBOURS = 7  # keyframes a hypothesis is grown to
@@ -92,8 +93,9 @@ def parallax_pairs(graph: TrackGraph, keyframes: Indices, focal: float) -> list[
             count = len(matches.track_K)
             if count < PAIR_TRACKS:
                 break
+            some = slice(None, None, -(-count // MOST_TRACKS))
             _, angle = estimate_rotation(
-                bearings(matches.first_K2, K), bearings(matches.second_K2, K), trials=16
+                bearings(matches.first_K2[some], K), bearings(matches.second_K2[some], K), trials=16
             )
             parallax = float(np.percentile(angle, 60)) * focal
             scored.append((count * min(1.0, parallax / wanted), i, int(j)))
@@ -115,8 +117,9 @@ def spread(pairs: Iterable[tuple[int, int]], count: int) -> list[tuple[int, int]
 def start_pair(graph: TrackGraph, i: int, j: int, focal: float, threshold: float) -> Pair | None:
     """The relative pose of a pair and how good a start it is: points with a wide angle."""
     matches = graph.matches(i, j)
+    some = slice(None, None, -(-max(1, len(matches.track_K)) // MOST_TRACKS))
     pose = estimate_relative_pose(
-        matches.first_K2 / focal, matches.second_K2 / focal, threshold / focal
+        matches.first_K2[some] / focal, matches.second_K2[some] / focal, threshold / focal
     )
     if pose is None:
         return None

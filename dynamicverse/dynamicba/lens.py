@@ -83,6 +83,9 @@ def _inverse_factor(distorted_M2: Floats, k1: float) -> Floats:
     farthest = np.inf if k1 > 0 else FOLD / np.sqrt(-3 * k1)
     radius = np.minimum(target, farthest)
     for _ in range(ROUNDS):
+        before = radius
         value = radius * (1 + k1 * radius**2) - target
         radius = np.clip(radius - value / (1 + 3 * k1 * radius**2), 0.0, farthest)
+        if np.array_equal(radius, before):
+            break
     return np.asarray(np.where(target > 0, radius / np.maximum(target, 1e-300), 1.0))

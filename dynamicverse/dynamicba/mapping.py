@@ -38,16 +38,17 @@ ENOUGH_POINTS = 40  # of trusted depth: with these a pose needs no others
 
 @dataclass(frozen=True)
 class Tolerances:
-    """What counts as agreement.
+    """What counts as agreement, and where it is computed.
 
     inlier_px: largest reprojection error. angle: triangulation angle in radians from which the
     depth of a point is trusted; points with less still hold the rotations.
-    loss_px: scale of the robust loss.
+    loss_px: scale of the robust loss. device: of the large sums, as torch names it.
     """
 
     inlier_px: float
     angle: float
     loss_px: float
+    device: str = "cpu"
 
 
 class Map:
@@ -166,10 +167,11 @@ class Map:
             wanted_N &= here_N
         track_M, frame_M = self.observations.point_M, self.observations.frame_M
         index = np.flatnonzero(wanted_N[track_M] & self.registered_F[frame_M])
-        subset, tracks = _renumber(self.observations.select(index))
+        subset, tracks = renumber(self.observations.select(index))
         if not len(tracks):
             return
-        points = triangulate(subset, self.structure, len(tracks), self.tolerances.loss_px)
+        limits = self.tolerances
+        points = triangulate(subset, self.structure, len(tracks), limits.loss_px, limits.device)
         agrees = reprojection_errors(points, subset, self.structure) < self.tolerances.inlier_px
         self._accept(index, subset, tracks, points, agrees)
 
@@ -177,7 +179,7 @@ class Map:
         """Decide anew which observations are inliers, and drop points that few agree with."""
         track_M, frame_M = self.observations.point_M, self.observations.frame_M
         index = np.flatnonzero(self.known_N[track_M] & self.registered_F[frame_M])
-        subset, tracks = _renumber(self.observations.select(index))
+        subset, tracks = renumber(self.observations.select(index))
         agrees = self.errors(index) < self.tolerances.inlier_px
         self.inlier_M[:] = False
         self._accept(index, subset, tracks, self.structure.points_N3[tracks], agrees)
@@ -227,7 +229,8 @@ class Map:
             iterations,
             tolerance,
             uncertainty,
-            lens_prior=lens_prior,
+            self.tolerances.device,
+            lens_prior,
         )
         return self._solve(frames, self.inlier_M, free, options)
 
@@ -253,14 +256,15 @@ class Map:
         frames = np.unique(frame_M[use_M])
         free = np.repeat(moving_F[:, None], 6, 1)
         free[self.reference] = False
-        options = Options("cauchy", self.tolerances.loss_px, None, iterations, 1e-3)
+        limits = self.tolerances
+        options = Options("cauchy", limits.loss_px, None, iterations, 1e-3, device=limits.device)
         self._solve(frames, use_M, free, options)
 
     def _solve(
         self, frames: Indices, use_M: Mask, free_F6: Mask, options: Options
     ) -> Solution | None:
         """Run the solver on renumbered frames and tracks and write the result back."""
-        subset, tracks = _renumber(self.raw.select(use_M))
+        subset, tracks = renumber(self.raw.select(use_M))
         if not len(subset):
             return None
         position = np.full(len(self.registered_F), -1)
@@ -315,7 +319,7 @@ def explained_share(error_K: Floats, loss_px: float, total: int) -> float:
     return float(np.sum(1.0 / (1.0 + (error_K / loss_px) ** 2))) / max(total, 1)
 
 
-def _renumber(observations: Observations) -> tuple[Observations, Indices]:
+def renumber(observations: Observations) -> tuple[Observations, Indices]:
     """The same observations with tracks numbered 0…n−1, and the old numbers."""
     tracks, point = np.unique(observations.point_M, return_inverse=True)
     return replace(observations, point_M=point), tracks

@@ -38,6 +38,7 @@ Source = Literal["prior", "contact"]
 
 LEAST_EXPLAINED = 0.6  # of the observations of an object by a rigid body
 LEAST_SIGMA_PX = 0.2  # no track is better
+UNSURE: Mapping[Source, float] = {"prior": 0.25, "contact": 0.1}  # spread of log scale
 LEAST_AGREEING = 0.75  # of its tracks' observations within the inlier threshold
 
 
@@ -155,7 +156,9 @@ def _rigid(
     middle_3 = np.nanmedian(shape.points_N3, 0)
     R_F33 = shape.o2c_F44[:, :3, :3]
     t_F3 = R_F33 @ middle_3 + shape.o2c_F44[:, :3, 3]
-    found = object_scale(shape_depth(shape), own.pixels_FT2, anchor_F)
+    found = object_scale(shape_depth(shape), own.pixels_FT2, anchor_F, UNSURE[source])
+    if found is None:  # no anchors, or they contradict each other
+        card_F = np.full_like(card_F, np.nan)
     scale = np.nan if found is None else found[0]
     o2w_F44 = cameras.c2w_F44 @ se3(R_F33, scale * t_F3)
     posed = np.flatnonzero(np.isfinite(R_F33[:, 0, 0]))

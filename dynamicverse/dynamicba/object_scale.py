@@ -19,8 +19,6 @@ from dynamicverse.geometry.projection import image_centre, rays
 
 Floats32 = npt.NDArray[np.float32]
 
-UNSURE = 0.25  # spread of the logarithm of the scale over time: nothing is known then
-
 
 @dataclass(frozen=True)
 class Cameras:
@@ -98,20 +96,25 @@ def shape_depth(shape: RigidShape) -> Floats:
 
 
 def object_scale(
-    depth_FT: Floats, pixels_FT2: Floats32, anchor_F: Sequence[Anchor | None]
+    depth_FT: Floats, pixels_FT2: Floats32, anchor_F: Sequence[Anchor | None], unsure: float
 ) -> tuple[float, float] | None:
-    """What to multiply depths (0 = unknown) by to meet the anchors, and its spread over time."""
+    """What to multiply depths (0 = unknown) by to meet the anchors, and its spread over time.
+
+    None where the logarithm of the scale spreads by more than `unsure`.
+    """
     logarithms = []
     for frame, anchor in enumerate(anchor_F):
         known = np.flatnonzero(depth_FT[frame] > 0)
         if anchor is None or len(known) < LEAST_POINTS:
             continue
-        inverse_K = at_pixels(
-            pixels_FT2[frame, known], 1 / depth_FT[frame, known], anchor.pixels_K2
-        )
+        pixels_M2 = pixels_FT2[frame, known].astype(np.float64)
+        # as if all of it were as far away as where it stands
+        footing_M = 1 / (depth_FT[frame, known] * anchor.upright(pixels_M2))
+        footing_K = at_pixels(pixels_M2, footing_M, anchor.pixels_K2)
+        inverse_K = footing_K * anchor.upright(anchor.pixels_K2)
         logarithms.append(float(np.median(np.log(anchor.depth_K * inverse_K))))
     if not logarithms:
         return None
     middle = float(np.median(logarithms))
     spread = 1.4826 * float(np.median(np.abs(np.array(logarithms) - middle)))
-    return (float(np.exp(middle)), spread) if spread <= UNSURE else None
+    return (float(np.exp(middle)), spread) if spread <= unsure else None

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from dynamicverse.dynamicba.jacobians import CAMERA_DOF
 from dynamicverse.dynamicba.options import Options
-from dynamicverse.dynamicba.reduced import System
+from dynamicverse.dynamicba.reduced import Plan, System, spread
+from dynamicverse.dynamicba.scatter import normal_draws
 from dynamicverse.dynamicba.state import State, Unknowns
 
 
@@ -81,6 +82,22 @@ class Priors:
         own_F[1:] += self.between
         own_F[:-1] += self.between
         system.add_chain(CAMERA_DOF, own_F, slope_F, self.between)
+
+    def draws(self, shape: Plan, free: Unknowns) -> tuple[Tensor, Tensor]:
+        """Random gradients that scatter as the priors do: (S, D, K) and (B, K)."""
+        shared_BK = normal_draws(self.mean_B, len(free.shared))
+        shared_BK = shared_BK * self.information_B.sqrt()[:, None]
+        padded = shape.segments * shape.size
+        cameras_CFK = self.mean_B.new_zeros((shape.dof, padded, shared_BK.shape[1]))
+        if self.between is not None:
+            frames = shape.frames
+            own_FK, change_FK = normal_draws(self.mean_B, 2, frames)
+            own_FK = own_FK * (self.own / frames) ** 0.5
+            change_FK = change_FK[1:] * self.between**0.5
+            own_FK[1:] += change_FK
+            own_FK[:-1] -= change_FK
+            cameras_CFK[CAMERA_DOF, :frames] = own_FK
+        return spread(cameras_CFK, shape), shared_BK
 
     def _offsets(self, state: State, free: Unknowns) -> Tensor:
         values = [shared_value(state, name) for name in free.shared]

@@ -55,6 +55,13 @@ class System:
         self.border_SDB = like.new_zeros((shape.segments, unknowns, columns))
         self.corner_BB = like.new_zeros((columns, columns))
 
+    def scaled(self, factor: float) -> System:
+        """A copy times a number."""
+        copy = System(self.plan, self.corner_BB)
+        for name in ("diagonal_SDD", "below_SDD", "border_SDB", "corner_BB"):
+            getattr(copy, name).add_(getattr(self, name), alpha=factor)
+        return copy
+
     def add(self, part: Tensor, first: int, window: int) -> None:
         """Add the system of a window: unknowns (dof × window), shared, and g as a column."""
         dof, size = self.plan.dof, self.plan.size
@@ -127,6 +134,20 @@ class Factor:
         step = self._back(self.Y_SDB @ weights)[:, :, 0]
         return step * self.scale_SD, shared[:, 0] * self.scale_B
 
+    def apply(self, right_SDK: Tensor, shared_BK: Tensor) -> tuple[Tensor, Tensor]:
+        """H⁻¹ times columns: of the segments' unknowns (S, D, K) and of the shared (B, K)."""
+        forward: list[Tensor] = []
+        corner = shared_BK * self.scale_B[:, None]
+        for s in range(len(self.L_SDD)):
+            here = right_SDK[s] * self.scale_SD[s, :, None]
+            if forward:
+                here = here - self.W_SDD[s - 1].mT @ forward[-1]
+            forward.append(torch.linalg.solve_triangular(self.L_SDD[s], here, upper=False))
+            corner = corner - self.Y_SDB[s, :, :-1].mT @ forward[-1]
+        shared = torch.cholesky_solve(corner, self.corner_L)
+        found = self._back(torch.stack(forward) - self.Y_SDB[:, :, :-1] @ shared)
+        return found * self.scale_SD[:, :, None], shared * self.scale_B[:, None]
+
     def variances(self) -> tuple[Tensor, Tensor]:
         """Diagonal of H⁻¹ of the segments' unknowns (S, D), and H⁻¹ of the shared (B, B)."""
         shared = torch.cholesky_inverse(self.corner_L)
@@ -152,6 +173,12 @@ class Factor:
                 here = here - self.W_SDD[s] @ found[-1]
             found.append(torch.linalg.solve_triangular(self.L_SDD[s].mT, here, upper=True))
         return torch.stack(found[::-1])
+
+
+def spread(values_CFK: Tensor, shape: Plan) -> Tensor:
+    """Values of (padded) cameras as columns (S, D, K) of the segments' unknowns."""
+    cut = values_CFK.reshape(shape.dof, shape.segments, shape.size, -1)
+    return cut.transpose(0, 1).reshape(shape.segments, shape.dof * shape.size, -1)
 
 
 def _factorise(

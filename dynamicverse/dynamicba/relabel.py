@@ -144,7 +144,7 @@ def _evidence(
             continue
         local = replace(seen, point_M=seen.point_M - first)
         size = min(BATCH, count - first)
-        points = triangulate(local, structure, size, tolerances.loss_px)
+        points = triangulate(local, structure, size, tolerances.loss_px, tolerances.device)
         error = reprojection_errors(points, local, structure)
         agrees = error < tolerances.inlier_px
         close = np.bincount(local.point_M[error < CLOSE * tolerances.loss_px], minlength=size)

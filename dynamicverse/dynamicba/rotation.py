@@ -66,6 +66,7 @@ def fit_rotations(
     focal: float,
     prior: FocalPrior | None,
     loss_px: float,
+    device: str = "cpu",
 ) -> RotationModel:
     """Rotations of the frames (observations: of these frames), and the focal length if free."""
     R = chain_rotations(graph, frames, focal)
@@ -80,7 +81,7 @@ def fit_rotations(
     free = np.zeros((len(frames), 6), bool)
     free[1:, :3] = True
     start = Structure(R, np.zeros((len(frames), 3)), directions, focal)
-    options = Options("cauchy", loss_px, prior, 30, 1e-4, uncertainty=True)
+    options = Options("cauchy", loss_px, prior, 30, 1e-4, uncertainty=True, device=device)
     solution = solve(start, local, free, options)
     sigmas = solution.uncertainty
     return RotationModel(

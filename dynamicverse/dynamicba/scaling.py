@@ -17,14 +17,19 @@ Floats32 = npt.NDArray[np.float32]
 NEAREST = 3
 GRID = 8  # px between the nodes at which the ratio is interpolated
 SMOOTH = 4.0  # px added to distances: control points are not exact
+SUREST, UNSURE = 0.002, 0.1  # bounds of the standard deviation of log depth
+MOST_COMPARED = 2000  # control points that are compared with their neighbours
 OUTLIER = 3.0  # in robust standard deviations of the logarithm of the ratio
 
 
-def densify_with_prior(prior_HW: Floats32, pixels_N2: Floats, depth_N: Floats) -> Floats32:
-    """The prior depth (H,W) times a smooth field of scales.
+def densify_with_prior(
+    prior_HW: Floats32, pixels_N2: Floats, depth_N: Floats
+) -> tuple[Floats32, float]:
+    """The prior depth (H,W) times a smooth field of scales, and how sure that is.
 
     pixels_N2: control points in px; depth_N: their depth in the reconstruction. Unknown (0)
-    stays unknown. Without a usable control point the prior is returned as it is.
+    stays unknown. Without a usable control point the prior is returned as it is. The second
+    value is the standard deviation of log depth: how far control points side by side differ.
     """
     height, width = prior_HW.shape
     x_N, y_N = np.rint(pixels_N2).astype(np.intp).T if len(pixels_N2) else np.zeros((2, 0), int)
@@ -32,12 +37,24 @@ def densify_with_prior(prior_HW: Floats32, pixels_N2: Floats, depth_N: Floats) -
     index = np.flatnonzero(inside_N)
     index = index[prior_HW[y_N[index], x_N[index]] > 0]
     if not len(index):
-        return prior_HW.copy()
+        return prior_HW.copy(), UNSURE
     logarithm = np.log(depth_N[index] / prior_HW[y_N[index], x_N[index]])
     error = np.abs(logarithm - np.median(logarithm))
     kept = error <= OUTLIER * 1.4826 * np.median(error) + 1e-6
-    field_hw = _interpolate(pixels_N2[index[kept]], logarithm[kept], (width, height))
-    return np.asarray(prior_HW * np.exp(_resize(field_hw, (width, height))), np.float32)
+    control_K2, value_K = pixels_N2[index[kept]], logarithm[kept]
+    field_hw = _interpolate(control_K2, value_K, (width, height))
+    scaled_HW = prior_HW * np.exp(_resize(field_hw, (width, height)))
+    return np.asarray(scaled_HW, np.float32), _spread(control_K2, value_K)
+
+
+def _spread(pixels_K2: Floats, value_K: Floats) -> float:
+    """Robust standard deviation of a value, from its difference to the nearest neighbour."""
+    if len(value_K) < 2:
+        return UNSURE
+    some = slice(None, None, -(-len(value_K) // MOST_COMPARED))
+    _, nearest = cKDTree(pixels_K2).query(pixels_K2[some], k=[2])
+    difference = np.abs(value_K[some] - value_K[nearest[:, 0]])
+    return float(np.clip(1.4826 * np.median(difference) / np.sqrt(2), SUREST, UNSURE))
 
 
 def _interpolate(pixels_K2: Floats, value_K: Floats, size: tuple[int, int]) -> Floats32:

@@ -188,18 +188,20 @@ class _Problem:
         """Standard deviations at the optimum."""
         if not len(self.layout.blocks):
             return None
-        system, _ = linearise(
+        system, linear = linearise(
             state, self.layout, self.free, self.plan, options.final_loss, 0.0, self.parallel
         )
         squared = _errors(state, self.layout).square()
         weight_M = _slots([b.weight_PW for b in self.layout.blocks], self.layout)
         return uncertainty(
             system,
+            linear,
+            self.layout,
             self.priors,
             state,
             self.free,
             self.freedom,
-            (squared, weight_M, self.layout.observed),
+            (squared, weight_M),
             options.final_loss,
         )
 

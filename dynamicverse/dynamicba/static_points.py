@@ -40,7 +40,7 @@ def static_points(graph: TrackGraph, world: Map) -> Floats:
 
 def _of_batch(observations: Observations, count: int, world: Map) -> Floats:
     structure, tolerances, track_M = world.structure, world.tolerances, observations.point_M
-    points = triangulate(observations, structure, count, tolerances.loss_px)
+    points = triangulate(observations, structure, count, tolerances.loss_px, tolerances.device)
     agrees = reprojection_errors(points, observations, structure) < tolerances.inlier_px
     support = np.bincount(track_M[agrees], minlength=count)
     seen = np.bincount(track_M, minlength=count)

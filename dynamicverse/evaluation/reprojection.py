@@ -77,16 +77,16 @@ def carry(
 
     motion_44: from the first camera into the second; depth maps of both views.
     """
-    z_N = _read(source_HW, pixels_N2)
+    z_N = read_depth(source_HW, pixels_N2)
     moved_N3 = transform(motion_44, rays(pixels_N2, K_33) * z_N[:, None])
     depth_N = np.maximum(moved_N3[:, 2], 1e-3)
     target_N2 = (moved_N3 / depth_N[:, None]) @ K_33.T[:, :2]
-    surface_N = _read(target_HW, target_N2)
+    surface_N = read_depth(target_HW, target_N2)
     seen_N = (z_N > MIN_DEPTH) & (surface_N > MIN_DEPTH)
     return target_N2, seen_N & (np.abs(surface_N - depth_N) < AGREE * depth_N)
 
 
-def _read(depth_HW: Depth, pixels_N2: Array) -> Array:
+def read_depth(depth_HW: Depth, pixels_N2: Array) -> Array:
     """Depth at the nearest pixel, 0 outside."""
     height, width = depth_HW.shape
     x, y = np.rint(np.clip(pixels_N2, -1, 1e6)).astype(np.int64).T

@@ -14,13 +14,17 @@ Focal = Annotated[float, Field(gt=0, le=1e7)]
 
 
 class PriorIntrinsics(Model):
-    """Pinhole camera in pixels of the frames in `rgb/`; (0,0) is the first pixel's centre."""
+    """Pinhole camera in pixels of the frames in `rgb/`; (0,0) is the first pixel's centre.
+
+    metric: the depth of the prior is in metres; else its unit is not known.
+    """
 
     fx: Focal
     fy: Focal
     cx: Coordinate
     cy: Coordinate
     source: Name
+    metric: bool = False
 
 
 def write(path: Path, value: PriorIntrinsics) -> None:

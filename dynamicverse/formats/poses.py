@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynamicverse.formats.bounded import invalid
-from dynamicverse.formats.npz import ArraySpec, conform, read_npz, write_npz
+from dynamicverse.formats.npz import ArraySpec, NpzReader, conform, read_npz, write_npz
 from dynamicverse.formats.reconstruction_info import Scale
 
 SCALES = ("metric", "relative", "unobservable")
@@ -24,6 +24,10 @@ SPEC = {
     "distortion": ArraySpec("f8", ()),
     "pose_sigma": ArraySpec("f8", ("F", 6)),
     "focal_sigma": ArraySpec("f8", ("F",)),
+}
+SEGMENTS = {  # only where there are several
+    "segment": ArraySpec("i4", ("F",)),
+    "segment_c2w": ArraySpec("f8", ("F", 4, 4)),
 }
 
 
@@ -40,6 +44,10 @@ class Poses:
     camera's centre along these axes (unit of the translations), relative to the first
     registered camera and to the scale, which are held. focal_sigma_F: standard deviations of
     the focal lengths in pixels. NaN where not estimated; None is NaN everywhere.
+    segment_F: stretches of the clip that no track connects: 0 the registered frames, 1, 2, …
+    further stretches, -1 neither. segment_c2w_F44: the poses of those further stretches, NaN
+    elsewhere; each has a world and a unit of length of its own, so they cannot be put together
+    with c2w. Both None where there is only one segment.
     """
 
     c2w_F44: NDArray[np.float64]
@@ -50,6 +58,8 @@ class Poses:
     distortion: float = 0.0
     pose_sigma_F6: NDArray[np.float64] | None = None
     focal_sigma_F: NDArray[np.float64] | None = None
+    segment_F: NDArray[np.int32] | None = None
+    segment_c2w_F44: NDArray[np.float64] | None = None
 
 
 def write(path: Path, value: Poses) -> None:
@@ -66,14 +76,20 @@ def write(path: Path, value: Poses) -> None:
         "pose_sigma": np.full((frames, 6), np.nan) if pose_sigma is None else pose_sigma,
         "focal_sigma": np.full(frames, np.nan) if focal_sigma is None else focal_sigma,
     }
-    arrays = conform(path, given, SPEC)
+    spec = SPEC
+    if value.segment_F is not None and value.segment_c2w_F44 is not None:
+        given |= {"segment": value.segment_F, "segment_c2w": value.segment_c2w_F44}
+        spec = SPEC | SEGMENTS
+    arrays = conform(path, given, spec)
     _check(path, arrays)
     write_npz(path, arrays)
 
 
 def read(path: Path) -> Poses:
     """Read poses.npz; raises ArtifactError."""
-    arrays = read_npz(path, SPEC, MAX_BYTES)
+    with NpzReader(path) as reader:
+        spec = SPEC | SEGMENTS if set(SEGMENTS) & set(reader.names) else SPEC
+    arrays = read_npz(path, spec, MAX_BYTES)
     _check(path, arrays)
     return Poses(
         arrays["c2w"],
@@ -84,6 +100,8 @@ def read(path: Path) -> Poses:
         float(arrays["distortion"]),
         arrays["pose_sigma"],
         arrays["focal_sigma"],
+        arrays.get("segment"),
+        arrays.get("segment_c2w"),
     )
 
 
@@ -146,3 +164,25 @@ def _check(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
             raise invalid(path, f"{name} holds a negative standard deviation")
     if not np.isnan(arrays["pose_sigma"][~arrays["registered"]]).all():
         raise invalid(path, "pose_sigma of a frame that is not registered must be NaN")
+    if "segment" in arrays:
+        _check_segments(path, arrays["segment"], arrays["segment_c2w"], arrays["registered"])
+
+
+def _check_segments(
+    path: Path,
+    segment_F: NDArray[Any],
+    c2w_F44: NDArray[Any],
+    registered_F: NDArray[np.bool_],
+) -> None:
+    if not np.array_equal(segment_F == 0, registered_F):
+        raise invalid(path, "segment 0 must be the registered frames")
+    found = np.unique(segment_F[segment_F > 0])
+    if (segment_F < -1).any() or not np.array_equal(found, np.arange(1, len(found) + 1)):
+        raise invalid(path, "segments are not -1, 0, 1, 2, … without gaps")
+    if not np.isnan(c2w_F44[segment_F < 1]).all():
+        raise invalid(path, "segment_c2w must be NaN outside segments 1, 2, …")
+    c2w_R44 = c2w_F44[segment_F > 0]
+    if not np.isfinite(c2w_R44).all() or (c2w_R44[:, 3] != [0, 0, 0, 1]).any():
+        raise invalid(path, "segment_c2w is not a finite [R t; 0 1]")
+    if not is_rotation(c2w_R44[:, :3, :3]):
+        raise invalid(path, "segment_c2w holds a matrix that is not a rotation")

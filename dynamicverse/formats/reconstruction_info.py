@@ -64,9 +64,10 @@ class Relabelled(Model):
 class ReconstructionInfo(Model):
     """reconstruction.json.
 
-    focal_px: pixels, null where none was used; reprojection_rmse_px: over all observations,
-    null where there are none; path_length: of the camera, metres if scale is metric, units of
-    the reconstruction if relative, null if unobservable.
+    focal_px: pixels, null where none was used; focal_sigma_px: its standard deviation, where it
+    was not estimated that of what was assumed, null where not known; reprojection_rmse_px: over
+    all observations, null where there are none; path_length: of the camera, metres if scale is
+    metric, units of the reconstruction if relative, null if unobservable.
     statements: plain words on what cannot be known ("depth unobservable: no parallax").
     objects: the moving objects of the masks, and how each was reconstructed.
     """
@@ -75,6 +76,7 @@ class ReconstructionInfo(Model):
     scale: Scale
     focal_px: Focal | None
     focal_source: Literal["estimated", "prior", "assumed"]
+    focal_sigma_px: Annotated[float, Field(ge=0)] | None = None
     registered_frames: FrameCount
     frame_count: Annotated[int, Field(ge=1, le=MAX_FRAMES)]
     points: Count

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 
 from dynamicverse import __version__, backends
 from dynamicverse.backends import weights
@@ -99,16 +100,19 @@ def _backends() -> Iterator[Finding]:
 
 
 def _backend(kind: str, info: backends.BackendInfo) -> Finding:
-    """Usable when its weights are here; what else it lacks, its own message says on loading."""
+    """Usable when its packages and weights are here; what it lacks is listed."""
     if info.service:
         return Finding(f"{kind} backend", info.name, True, f"{info.licence}; asks a VLM service")
     if not info.weights:
         return Finding(f"{kind} backend", info.name, True, f"{info.licence}, no weights")
     detail = f"{info.licence}, weights {info.weights}@{info.revision[:12]}"
+    lacks = [f"the package {name}" for name in info.packages if find_spec(name) is None]
     registered = [one for one in weights.REGISTRY.values() if one.backend == info.name]
     try:
         for one in registered[:1]:
             weights.paths(one)
     except MissingModelError as error:
-        return Finding(f"{kind} backend", info.name, False, str(error))
+        lacks.append(str(error))
+    if lacks:
+        return Finding(f"{kind} backend", info.name, False, f"lacks {'; '.join(lacks)}")
     return Finding(f"{kind} backend", info.name, True, detail)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from dynamicverse import stages
+from dynamicverse import backends, stages
 from dynamicverse.errors import ArtifactError, DynamicVerseError
 from dynamicverse.formats.manifest import OutputFile
 from dynamicverse.runner import quarantine, records
@@ -153,6 +153,8 @@ class SceneStage:
         context = StageContext(worker.run.config, reporter, self.backend)
         meter, begun = Meter(), self.shared_time.begin()
         _, error, tries = persist(lambda: self.stage.run(scene, context), reporter)
+        for note in backends.noted(self.backend):
+            reporter.warn(note)
         pod_seconds = self.shared_time.end(begun)
         cost = Cost(meter.seconds, meter.peak_memory_bytes)
         stage = self.stage

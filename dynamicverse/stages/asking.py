@@ -1,4 +1,4 @@
-"""What stages have in common whose backend may ask a vision-language model."""
+"""What stages with a backend have in common: what decides its outputs, and how many at a time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from dynamicverse.config import Config, Section
 
 
 def settings(kind: str, name: str, section: Section, config: Config) -> Mapping[str, Any]:
-    """What decides a stage's outputs: its section, and the model and prompts where it asks."""
+    """What decides a stage's outputs: its section, the revisions of the weights where there are
+    any, and the model and prompts where it asks."""
     own = section.model_dump(mode="json")
     found = backends.find(kind, name)
+    pinned = backends.revisions(kind, name)
+    if pinned:
+        own |= {"weights": pinned}
     if not found.info.service:
         return own
     asked = {prompt: prompts.read(prompt).identity for prompt in found.prompts}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from dynamicverse import backends
@@ -11,8 +13,11 @@ from dynamicverse.config import Config
 from dynamicverse.errors import DynamicVerseError
 from dynamicverse.formats import depth_exr, intrinsics
 from dynamicverse.scene import Scene
+from dynamicverse.stages import asking
 from dynamicverse.stages.base import Stage, StageContext
 from dynamicverse.stages.frames import SceneFrames
+
+WRITERS = 4  # frames that are compressed while the next are computed
 
 
 def run(scene: Scene, context: StageContext) -> None:
@@ -26,17 +31,29 @@ def run(scene: Scene, context: StageContext) -> None:
             context.log("no depth prior")
             return
         written = 0
-        for depth_HW, confidence_HW in backend.stream(iter(frames), camera):
-            depth_exr.write(scene.depth_prior(written), depth_HW, confidence_HW)
+        pending: deque[Future[None]] = deque()
+
+        def collect() -> None:
+            nonlocal written
+            pending.popleft().result()
             written += 1
             context.progress(written, count)
+
+        with ThreadPoolExecutor(WRITERS, thread_name_prefix="depth-exr") as writers:
+            for t, (depth_HW, confidence_HW) in enumerate(backend.stream(iter(frames), camera)):
+                path = scene.depth_prior(t)
+                pending.append(writers.submit(depth_exr.write, path, depth_HW, confidence_HW))
+                if len(pending) > WRITERS:
+                    collect()
+            while pending:
+                collect()
     if written != count:
         raise DynamicVerseError(f"{backend.info.name} gave depth for {written} of {count} frames")
     intrinsics.write(scene.prior_intrinsics, camera)
 
 
 def settings(config: Config) -> Mapping[str, Any]:
-    return config.depth.model_dump()
+    return asking.settings("depth", config.depth.backend, config.depth, config)
 
 
 def load(config: Config) -> Any:

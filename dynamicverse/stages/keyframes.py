@@ -7,6 +7,7 @@ each frame scores by the flow to the next frame, and the best scores win.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -24,10 +25,13 @@ from dynamicverse.formats import flow_png, keyframe_info
 from dynamicverse.formats.atomic import atomic_path
 from dynamicverse.formats.keyframe_info import KeyframeInfo
 from dynamicverse.scene import Scene
+from dynamicverse.stages import asking
 from dynamicverse.stages.base import Stage, StageContext
 from dynamicverse.stages.frames import SceneFrames
 
-WRITERS = 2  # pairs that are checked and compressed while the next flow is computed
+WRITERS = min(
+    8, max(2, (os.cpu_count() or 2) // 2)
+)  # pairs that are checked and compressed while the next flow is computed
 PERCENTILES = {"median": 50, "p75": 75, "p90": 90, "p95": 95}
 
 
@@ -124,7 +128,7 @@ def choose(scores: Sequence[float], ratio: float, min_gap: int) -> list[int]:
 
 
 def settings(config: Config) -> Mapping[str, Any]:
-    return config.keyframes.model_dump()
+    return asking.settings("flow", config.keyframes.flow_model, config.keyframes, config)
 
 
 def load(config: Config) -> Any:
@@ -133,7 +137,7 @@ def load(config: Config) -> Any:
 
 STAGE = Stage(
     name="keyframes",
-    version=1,
+    version=2,
     reads=("scene_json", "rgb"),
     writes=("key_frames", "flow"),
     settings=settings,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
 
@@ -24,7 +25,7 @@ PALETTE_256_3 = np.array([masks.colour(i) for i in range(masks.MAX_ID + 1)], np.
 
 
 class MaskPictures:
-    """Writes the four visual copies of a scene's frames; a context manager.
+    """Writes the four visual copies of a scene's frames, each in its thread; a context manager.
 
     original: the frame. masks: the ids' colours. overlay: both. segmented: the objects on
     black.
@@ -40,6 +41,7 @@ class MaskPictures:
                 kind: stack.enter_context(VideoWriter(scene.segmentation_video(kind), *size, rate))
                 for kind in KINDS
             }
+            self._writers = stack.enter_context(ThreadPoolExecutor(len(KINDS), "mask-pictures"))
             self._stack = stack.pop_all()
 
     def __enter__(self) -> MaskPictures:
@@ -57,17 +59,24 @@ class MaskPictures:
         """Write the next frame, from its picture and its mask on disk."""
         rgb_HW3 = images.read_rgb(self._scene.rgb(frame))
         pictures = draw(rgb_HW3, masks.read(self._scene.mask(frame)))
-        for kind, picture_HW3 in pictures.items():
-            path = self._scene.segmentation_frame(kind, frame)
-            if kind == "original":
-                with atomic_path(path) as target:
-                    shutil.copyfile(self._scene.rgb(frame), target)
-            elif path.suffix == ".jpg":
-                images.write_jpeg(path, picture_HW3)
-            else:
-                images.write_png(path, picture_HW3)
-            time_s = None if self._times is None else self._times[frame]
-            self._videos[kind].write(picture_HW3, time_s)
+        writing = [
+            self._writers.submit(self._write, kind, frame, picture_HW3)
+            for kind, picture_HW3 in pictures.items()
+        ]
+        for one in writing:
+            one.result()
+
+    def _write(self, kind: str, frame: int, picture_HW3: Rgb) -> None:
+        path = self._scene.segmentation_frame(kind, frame)
+        if kind == "original":
+            with atomic_path(path) as target:
+                shutil.copyfile(self._scene.rgb(frame), target)
+        elif path.suffix == ".jpg":
+            images.write_jpeg(path, picture_HW3)
+        else:
+            images.write_png(path, picture_HW3)
+        time_s = None if self._times is None else self._times[frame]
+        self._videos[kind].write(picture_HW3, time_s)
 
 
 def draw(rgb_HW3: Rgb, ids_HW: npt.NDArray[np.uint8]) -> dict[str, Rgb]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,11 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamicverse.config import Config, ReconstructionConfig
-from dynamicverse.dynamicba.assemble import Assembler, Scene4D
+from dynamicverse.dynamicba.assemble import Assembler, FrameClouds, Scene4D
 from dynamicverse.dynamicba.depth_sources import Clip, DepthSource, PriorDepth, swept_depth
+from dynamicverse.dynamicba.flow_refinement import ReadFlow
+from dynamicverse.dynamicba.frame_pool import compute_device, in_order
 from dynamicverse.dynamicba.views import SparsePoints
 from dynamicverse.formats import (
     depth_exr,
+    flow_png,
     fused,
     images,
     intrinsics,
@@ -27,9 +31,10 @@ from dynamicverse.formats import (
     tracks,
 )
 from dynamicverse.formats.npz import ArrayStream
-from dynamicverse.formats.reconstruction_info import ReconstructionInfo, Relabelled, Scale
+from dynamicverse.formats.reconstruction_info import ReconstructionInfo, Relabelled
 from dynamicverse.scene import Scene
 from dynamicverse.stages.base import Stage, StageContext
+from dynamicverse.stages.unit import focal_sigma, in_metres
 
 if TYPE_CHECKING:
     from dynamicverse.dynamicba.cameras import CameraSolution
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
+DOUBTFUL_FOCAL = 0.05  # of the focal length: a larger standard deviation is a warning
 CAMERAS, SEARCH, FUSION = (0, 40), (40, 80), (80, 100)  # per cent of the progress bar
 
 
@@ -59,14 +65,16 @@ class SceneViews:
 
 
 def run(scene: Scene, context: StageContext) -> None:
-    """Write poses, depth and the fused scene; reads rgb, masks, tracks and a depth prior."""
+    """Write poses, depth and the fused scene; reads rgb, masks, tracks, a depth prior and flow."""
     # the solver needs torch, which takes seconds to import: only when there is work
     from dynamicverse.dynamicba.cameras import solve_cameras
 
     settings = context.config.reconstruction
+    steps = Steps(context)
     info = scene_info.read(scene.scene_json)
     tracked = tracks.read(scene.tracks)
     has_prior = bool(scene.files("depth_prior"))
+    steps.done("read")
     solution = solve_cameras(
         tracked,
         settings,
@@ -77,6 +85,8 @@ def run(scene: Scene, context: StageContext) -> None:
         f"cameras: {solution.status}, {int(solution.registered_F.sum())} of {info.frame_count} "
         f"frames, {int(solution.static_N.sum())} points"
     )
+    steps.done("cameras")
+    solution, scale = in_metres(scene, solution, tracked)
     labels = _labels(tracked, solution, settings)
     clip = _clip(SceneViews(scene, tracked.size, bool(scene.files("masks"))), solution, labels)
     cameras = poses.Poses(
@@ -84,14 +94,19 @@ def run(scene: Scene, context: StageContext) -> None:
         solution.K_F33,
         np.array(info.times_s, np.float64),
         solution.registered_F,
-        _scale(solution, has_prior),
+        scale,
         solution.distortion,
         solution.pose_sigma_F6,
         solution.focal_sigma_F,
+        solution.segment_F,
+        solution.segment_c2w_F44,
     )
+    steps.done("labels")
     with depth_source(scene, clip, solution, settings, has_prior, context) as source:
+        steps.done("search and moving objects")
         built = _assemble(scene, clip, source, settings, context)
         told = solution.statements + labels.statements + (source.statements if source else [])
+    steps.done("depth and fusion")
     poses.write(scene.poses, cameras)
     objects = source.moving.objects if source else []
     _write_fused(scene, clip, cameras, built, objects)
@@ -100,7 +115,22 @@ def run(scene: Scene, context: StageContext) -> None:
         update={"relabelled": labels.counts}
     )
     reconstruction_info.write(scene.reconstruction_json, summary)
+    steps.done("write the scene")
     _report(context, summary, built)
+
+
+class Steps:
+    """Wall seconds of the steps of a reconstruction, among the facts of the stage."""
+
+    def __init__(self, context: StageContext) -> None:
+        self._seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+        context.facts["seconds"] = self._seconds
+
+    def done(self, name: str) -> None:
+        """A step ends here, the next one begins."""
+        now = time.perf_counter()
+        self._seconds[name], self._last = round(now - self._last, 3), now
 
 
 @dataclass(frozen=True)
@@ -131,7 +161,12 @@ def _labels(
         tracked,
         solution.static_N,
         Cameras(solution.c2w_F44, solution.K_F33, solution.distortion),
-        Tolerances(limits.inlier_px, np.radians(limits.min_angle), limits.loss_px),
+        Tolerances(
+            limits.inlier_px,
+            np.radians(limits.min_angle),
+            limits.loss_px,
+            compute_device(settings.device),
+        ),
     )
     counts = Relabelled(
         to_static=found.to_static, to_moving=found.to_moving, set_aside=found.set_aside
@@ -169,7 +204,12 @@ def depth_source(
     if not solution.registered_F.any():
         yield None
     elif has_prior:
-        prior = PriorDepth(clip, settings, lambda f: depth_exr.read(scene.depth_prior(f)))
+        prior = PriorDepth(
+            clip,
+            settings,
+            lambda frame: depth_exr.read(scene.depth_prior(frame)),
+            _flow_reader(scene) if settings.refine_depth and scene.files("flow") else None,
+        )
         if solution.status != "full":
             prior.statements.append("depth rests on the prior alone, not on parallax")
         yield prior
@@ -182,6 +222,16 @@ def depth_source(
         yield None
 
 
+def _flow_reader(scene: Scene) -> ReadFlow:
+    """Flow between two frames, None where there is no file."""
+
+    def read(source: int, target: int) -> npt.NDArray[np.float32] | None:
+        path = scene.flow(source, target)
+        return flow_png.read(path)[0] if path.exists() else None
+
+    return read
+
+
 def _assemble(
     scene: Scene,
     clip: Clip,
@@ -190,15 +240,20 @@ def _assemble(
     context: StageContext,
 ) -> Scene4D:
     """Write the depth of every registered frame and fuse all frames."""
-    assembler = Assembler(clip, settings.fuse, source.moving if source else None)
+    moving = source.moving if source else None
+    assembler = Assembler(clip, settings.fuse, moving, compute_device(settings.device))
     context.frames = frames = len(clip.registered_F)
-    for frame in range(frames):
+
+    def look(frame: int) -> FrameClouds:
         rgb_HW3, ids_HW = clip.frames.rgb(frame), clip.frames.ids(frame)
         depth = None
         if source is not None and clip.registered_F[frame]:
             depth = source.depth(frame, rgb_HW3, ids_HW)
             depth_exr.write(scene.depth(frame), *depth)
-        assembler.add(frame, rgb_HW3, ids_HW, depth)
+        return assembler.look(frame, rgb_HW3, ids_HW, depth)
+
+    for frame, seen in enumerate(in_order(look, range(frames))):
+        assembler.put(frame, seen)
         _advance(context, FUSION, frame + 1, frames)
     return assembler.result()
 
@@ -240,7 +295,7 @@ def _write_fused(
 
 
 def _thumbnails(clip: Clip) -> ArrayStream:
-    """Small pictures of all frames, read one after the other."""
+    """Small pictures of all frames, a few in memory at a time."""
     factor = min(1.0, fused.MAX_PICTURE_SIDE / max(clip.tracks.size))
     width, height = (max(1, round(side * factor)) for side in clip.tracks.size)
     frames = len(clip.registered_F)
@@ -250,13 +305,7 @@ def _thumbnails(clip: Clip) -> ArrayStream:
         resized = cv2.resize(rgb_HW3, (width, height), interpolation=cv2.INTER_AREA)
         return np.asarray(resized[None], np.uint8)
 
-    return ArrayStream(np.uint8, (frames, height, width, 3), (small(f) for f in range(frames)))
-
-
-def _scale(solution: CameraSolution, has_prior: bool) -> Scale:
-    if solution.status == "full" or (has_prior and solution.registered_F.any()):
-        return "relative"
-    return "unobservable"
+    return ArrayStream(np.uint8, (frames, height, width, 3), in_order(small, range(frames)))
 
 
 def _summary(
@@ -275,6 +324,7 @@ def _summary(
             "scale": cameras.scale,
             "focal_px": float(solution.K_F33[0, 0, 0]),
             "focal_source": solution.focal_source,
+            "focal_sigma_px": focal_sigma(solution),
             "registered_frames": int(solution.registered_F.sum()),
             "frame_count": len(solution.registered_F),
             "points": int(solution.static_N.sum()),
@@ -305,9 +355,16 @@ def _facts(item: MovingObject) -> dict[str, object]:
 def _report(context: StageContext, summary: ReconstructionInfo, built: Scene4D) -> None:
     for statement in summary.statements:
         context.log(statement)
+    sigma_px = summary.focal_sigma_px
+    if summary.focal_px and sigma_px and sigma_px > DOUBTFUL_FOCAL * summary.focal_px:
+        share = 100 * sigma_px / summary.focal_px
+        context.warn(
+            f"focal length {summary.focal_source}, not well determined: "
+            f"{summary.focal_px:.0f} px ± {share:.0f} %"
+        )
     if summary.registered_frames < summary.frame_count:
         missing = summary.frame_count - summary.registered_frames
-        context.warn(f"{missing} of {summary.frame_count} frames have no camera")
+        context.warn(f"{missing} of {summary.frame_count} frames have no camera in the world")
     if built.dropped:
         context.warn(f"{built.dropped} static points too far away for the fused cloud")
     context.facts |= {
@@ -329,13 +386,15 @@ def _advance(context: StageContext, part: tuple[int, int], done: int, total: int
 
 
 def settings(config: Config) -> Mapping[str, Any]:
-    return config.reconstruction.model_dump()
+    """All but the device: what is computed does not depend on where."""
+    return config.reconstruction.model_dump(exclude={"device"})
 
 
 STAGE = Stage(
     name="reconstruction",
-    version=2,
+    version=3,
     reads=("scene_json", "rgb", "masks", "tracks", "depth_prior"),
+    optional=("flow",),
     writes=("cameras", "depth", "fused"),
     settings=settings,
     run=run,

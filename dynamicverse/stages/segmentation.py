@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -20,11 +24,13 @@ from dynamicverse.formats.labels import (
 )
 from dynamicverse.formats.objects import DynamicObjects
 from dynamicverse.scene import Scene
+from dynamicverse.stages import asking
 from dynamicverse.stages.base import Stage, StageContext
 from dynamicverse.stages.mask_pictures import MaskPictures
 from dynamicverse.stages.scene_clip import SceneClip
 
 Ids = npt.NDArray[np.uint8]
+BEHIND = 64  # frames that drawing may lag: their masks are on disk
 
 
 def run(scene: Scene, context: StageContext) -> None:
@@ -34,12 +40,16 @@ def run(scene: Scene, context: StageContext) -> None:
         stale.unlink()
     found = objects.read(scene.dynamic_objects)
     statistics = Statistics()
-    with SceneClip(scene) as clip:
+    with ExitStack() as held:
+        clip = held.enter_context(SceneClip(scene))
         count = len(clip)
+        draw = held.enter_context(_Drawing(scene)) if context.config.segmentation.visuals else None
 
         def write_mask(frame: int, ids_HW: Ids) -> None:
             masks.write(scene.mask(frame), ids_HW)
             statistics.add(frame, ids_HW)
+            if draw is not None:
+                draw(frame)
 
         context.backend.segment(
             clip,
@@ -52,16 +62,46 @@ def run(scene: Scene, context: StageContext) -> None:
         context.warn(f"segmentation: {missing.name} has no pixels and is left out")
     labels.write(scene.instance_labels, statistics.labels(found))
     labels.write_summary(scene.result_summary, statistics.summary())
-    if context.config.segmentation.visuals:
-        info = scene_info.read(scene.scene_json)
-        with MaskPictures(scene, info) as pictures:
-            for frame in range(count):
-                pictures.add(frame)
     context.frames = count
     context.facts |= {
         "objects": len(statistics.objects),
         "coverage": round(statistics.coverage, 5),
     }
+
+
+class _Drawing:
+    """Draws the pictures of the masks behind the segmenter; a context manager.
+
+    Leaving it waits for the last one. Raises what drawing raised.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        self._pending: deque[Future[None]] = deque()
+        with ExitStack() as held:
+            info = scene_info.read(scene.scene_json)
+            self._pictures = held.enter_context(MaskPictures(scene, info))
+            self._worker = held.enter_context(ThreadPoolExecutor(1, "draw"))
+            self._held = held.pop_all()
+
+    def __enter__(self) -> _Drawing:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._held:
+            if error is not None:
+                self._worker.shutdown(cancel_futures=True)
+            while self._pending and error is None:
+                self._pending.popleft().result()
+
+    def __call__(self, frame: int) -> None:
+        self._pending.append(self._worker.submit(self._pictures.add, frame))
+        if len(self._pending) > BEHIND:
+            self._pending.popleft().result()
 
 
 def _coarse(scene: Scene, frame: int) -> Ids | None:
@@ -142,7 +182,7 @@ class Statistics:
 
 
 def settings(config: Config) -> Mapping[str, Any]:
-    return config.segmentation.model_dump()
+    return asking.settings("segmenter", config.segmentation.backend, config.segmentation, config)
 
 
 def load(config: Config) -> Any:

@@ -13,6 +13,7 @@ from dynamicverse.backends.tracker.trackset import TrackSet
 from dynamicverse.config import Config
 from dynamicverse.formats import masks, tracks
 from dynamicverse.scene import Scene
+from dynamicverse.stages import asking
 from dynamicverse.stages.base import Stage, StageContext
 from dynamicverse.stages.frames import SceneFrames
 
@@ -93,7 +94,7 @@ def instances(found: TrackSet, scene: Scene) -> npt.NDArray[np.int32]:
 
 
 def settings(config: Config) -> Mapping[str, Any]:
-    return config.tracks.model_dump()
+    return asking.settings("tracker", config.tracks.backend, config.tracks, config)
 
 
 def load(config: Config) -> Any:
@@ -102,7 +103,7 @@ def load(config: Config) -> Any:
 
 STAGE = Stage(
     name="tracks",
-    version=1,
+    version=2,
     reads=("scene_json", "rgb", "masks"),
     writes=("tracks",),
     settings=settings,

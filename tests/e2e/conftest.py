@@ -45,6 +45,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=Path,
         help="a folder that this machine and the (one) node share, for the shared-volume test",
     )
+    group.addoption(
+        "--vllm-image",
+        metavar="NAME:TAG",
+        help="the image of images/vllm-cpu, in the cluster already, for the charts' tests",
+    )
     group.addoption("--no-skips", action="store_true", help="a test that is skipped has failed")
     group.addoption("--restart-controller-command", metavar="COMMAND")
     group.addoption("--stop-kubelet-command", metavar="COMMAND")

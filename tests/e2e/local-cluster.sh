@@ -34,7 +34,15 @@ mounts=(-v /etc/ssl/certs:/etc/ssl/certs:ro)
 [ ! -f /etc/pip.conf ] || mounts+=(-v /etc/pip.conf:/etc/pip.conf:ro)
 start=$SECONDS
 "$python" "$root/images/build_images.py" --tag e2e --base-image localhost/base:bookworm \
-    --torch cpu-test --archive "$work/images.tar" -- --network=host "${mounts[@]}"
+    --torch cpu-test -- --network=host "${mounts[@]}"
+vllm=localhost/dynamicverse/vllm-cpu:e2e # stands on the torch image
+podman build --quiet --build-arg TORCH_IMAGE=localhost/dynamicverse/torch:e2e --tag "$vllm" \
+    --network=host "${mounts[@]}" --file "$root/images/vllm-cpu/Dockerfile" "$root" >/dev/null
+# one archive, because all of them share layers
+names=$(cd "$root/images" && "$python" -c 'import build_images; print(*build_images.names("e2e"))')
+# shellcheck disable=SC2086
+podman save --quiet --multi-image-archive --output "$work/images.tar" $names "$vllm"
+[ -x "$root/build/tools/prometheus" ] || "$python" "$root/tests/get_tools.py" >/dev/null
 echo "images: $((SECONDS - start)) s"
 
 cleanup() { # quiet: pytest's summary stays the last line
@@ -72,6 +80,7 @@ echo "cluster with images: $((SECONDS - start)) s"
 mkdir "$work/node"
 chmod 755 "$work" # the pods' user passes through
 "$scripts/enter" "$python" -m pytest "$root/tests/e2e" -s -p no:cacheprovider --no-skips --node-folder "$work/node" \
+    --vllm-image "$vllm" \
     --restart-controller-command "$work/restart-controller" \
     --stop-kubelet-command "kill -STOP $(cat "$state/pid/kubelet")" \
     --start-kubelet-command "kill -CONT $(cat "$state/pid/kubelet")" "$@"

@@ -19,6 +19,7 @@ import yaml
 
 CHART = "vllm-qwen"
 FOLDER = charts.CHARTS[CHART]
+ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
 VALUES = charts.values_files(CHART)
 FLAGS = json.loads((Path(__file__).parent / "vllm_flags.json").read_text())
 PARSER = charts.ROOT / "tests" / "vllm_parser.py"
@@ -239,6 +240,23 @@ def test_probes_and_progress_deadline_are_coupled(values: Path) -> None:
     probe = container(manifests)["startupProbe"]
     allowed = probe["periodSeconds"] * probe["failureThreshold"]
     assert charts.one(manifests, "Deployment")["spec"]["progressDeadlineSeconds"] > allowed >= 300
+
+
+@needs_helm
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ([], {"type": "Recreate"}),
+        (["replicas=2"], ROLLING),
+        (["hpa.enabled=true"], ROLLING),
+        (["strategy.type=Recreate", "replicas=2"], {"type": "Recreate"}),
+    ],
+    ids=str,
+)
+def test_a_new_pod_never_needs_more_gpus(settings: list[str], wanted: dict[str, Any]) -> None:
+    """And `helm --wait` waits: of one replica none may be unavailable."""
+    manifests = charts.render(CHART, None, settings)
+    assert charts.one(manifests, "Deployment")["spec"]["strategy"] == wanted
 
 
 @pytest.mark.parametrize("values", VALUES, ids=lambda p: p.stem)

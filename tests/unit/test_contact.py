@@ -9,6 +9,7 @@ from rendered import RenderedClip, render
 from dynamicverse.dynamicba import contact
 
 FRAMES = 10
+LEVEL = np.array([[100, 0, 79.5], [0, 100, 40], [0, 0, 1.0]])  # of `ground`
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def with_object(depth: np.ndarray, rows: slice, columns: slice) -> tuple[np.ndar
 def test_contact_is_found_through_a_gap_below_the_mask() -> None:
     depth = ground()
     ids, hidden = with_object(depth, slice(50, 90), slice(60, 80))
-    found = contact.contacts(ids, hidden)[1]
+    found = contact.contacts(ids, hidden, LEVEL)[1]
     assert found is not None
     assert found.inverse == pytest.approx(1 / depth[89, 60], rel=1e-3)
 
@@ -53,33 +54,65 @@ def test_contact_is_robust_to_wrong_ground_depth() -> None:
     depth = ground()
     ids, hidden = with_object(depth, slice(50, 90), slice(60, 80))
     hidden[95:98, 60:80] = 0.3
-    found = contact.contacts(ids, hidden)[1]
+    found = contact.contacts(ids, hidden, LEVEL)[1]
     assert found is not None
     assert found.inverse == pytest.approx(1 / depth[89, 60], rel=0.05)
 
 
+def tilted_ground(tilt: float, K: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Depth of a floor one unit below a camera that looks down by `tilt` radians."""
+    row = np.mgrid[: shape[0], : shape[1]][0].astype(float)
+    ray_y = (row - K[1, 2]) / K[1, 1]
+    down = np.cos(tilt) * ray_y + np.sin(tilt)
+    return np.where(down > 0.02, 1 / np.maximum(down, 0.02), 50).astype(np.float32)
+
+
+def test_an_upright_object_is_nearer_above_where_the_camera_looks_down() -> None:
+    K, tilt = np.array([[100, 0, 79.5], [0, 100, 59.5], [0, 0, 1.0]]), 0.3
+    depth = tilted_ground(tilt, K, (120, 160))
+    ids, hidden = with_object(depth, slice(30, 90), slice(70, 90))
+    found = contact.contacts(ids, hidden, K)[1]
+    assert found is not None
+    # a wall that stands on the floor where the lowest pixels of the mask are
+    foot = np.array([0.0, (89 - K[1, 2]) / K[1, 1], 1.0]) * depth[89, 79]
+    wall = np.array([0.0, -np.sin(tilt), np.cos(tilt)])
+    for row in (89, 60, 30):
+        ray = np.array([0.0, (row - K[1, 2]) / K[1, 1], 1.0])
+        z = (wall @ foot) / (wall @ ray)
+        mine = 1 / (np.median(1 / found.depth_K) * found.upright(np.array([79.5, row])))
+        assert mine == pytest.approx(z, rel=0.01)
+    assert 1 / found.inverse < 0.95 * np.median(found.depth_K)  # its middle is nearer
+    larger = found.enlarged(np.array([2.0, 2.0]))
+    assert larger.inverse == pytest.approx(found.inverse)
+
+
+def test_a_mask_that_ends_just_before_the_border_is_cut_off() -> None:
+    ids, hidden = with_object(ground(), slice(50, 118), slice(60, 80))
+    assert contact.contacts(ids, hidden, LEVEL)[1] is None
+
+
 def test_an_object_cut_off_by_the_picture_has_no_contact() -> None:
     ids, hidden = with_object(ground(), slice(50, 120), slice(60, 80))
-    assert contact.contacts(ids, hidden)[1] is None
+    assert contact.contacts(ids, hidden, LEVEL)[1] is None
 
 
 def test_a_wall_below_is_no_ground() -> None:
     wall = np.full((120, 160), 4.0, np.float32)
     wall *= np.linspace(1.0, 1.2, 120, dtype=np.float32)[:, None]  # farther towards the bottom
     ids, hidden = with_object(wall, slice(50, 90), slice(60, 80))
-    assert contact.contacts(ids, hidden)[1] is None
+    assert contact.contacts(ids, hidden, LEVEL)[1] is None
 
 
 def test_without_depth_objects_are_known_but_not_placed() -> None:
     ids, hidden = with_object(ground(), slice(50, 90), slice(60, 80))
-    assert contact.contacts(ids, None) == {1: None}
-    assert contact.contacts(ids, np.zeros_like(hidden)) == {1: None}
+    assert contact.contacts(ids, None, LEVEL) == {1: None}
+    assert contact.contacts(ids, np.zeros_like(hidden), LEVEL) == {1: None}
 
 
 def test_a_rendered_contact_has_the_depth_of_the_front(clip: RenderedClip) -> None:
     errors = []
     for f in range(FRAMES):
-        found = contact.contacts(clip.masks[f], static_depth(clip, f))
+        found = contact.contacts(clip.masks[f], static_depth(clip, f), clip.K)
         for instance, anchor in found.items():
             if anchor is not None:
                 depth = clip.depth[f][clip.masks[f] == instance]

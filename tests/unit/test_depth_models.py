@@ -62,7 +62,7 @@ def test_the_camera_of_depth_anything_is_an_assumption() -> None:
 
     backend = DepthAnything(DepthConfig(), *tiny_models.depth_anything())
     camera = backend.intrinsics(iter(tiny_models.clip(2, SIZE)))
-    assert camera == PriorIntrinsics(fx=60, fy=60, cx=29.5, cy=16.5, source="assumed")
+    assert camera == PriorIntrinsics(fx=60, fy=60, cx=29.5, cy=16.5, source="assumed", metric=True)
     assert backend.intrinsics(iter([])) is None
 
 
@@ -99,7 +99,14 @@ def test_depth_pro_gives_metres_that_grow_with_the_focal_length() -> None:
 class Echo(torch.nn.Module):
     """Stands in for UniDepthV2 where only the two passes matter: gives back its input."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.pixel_decoder = torch.nn.Module()
+        self.pixel_decoder.depth_layer = torch.nn.Identity()
+        self.decoded = 0  # times that the depth decoder ran
+
     def infer(self, rgb_B3HW, camera_B33=None):  # type: ignore[no-untyped-def]
+        self.decoded += "forward" not in vars(self.pixel_decoder.depth_layer)
         count, _, height, width = rgb_B3HW.shape
         focal_B = rgb_B3HW[:, 0, 0, 0].float() + 1
         K_B33 = torch.eye(3).repeat(count, 1, 1)
@@ -118,10 +125,13 @@ def test_unidepth_averages_the_cameras_and_uses_them() -> None:
     from dynamicverse.backends.depth.unidepth import UniDepth
 
     frames = [np.full((4, 6, 3), value, np.uint8) for value in (9, 19, 29)]
-    backend = UniDepth(DepthConfig(), Echo())
+    echo = Echo()
+    backend = UniDepth(DepthConfig(), echo)
     camera = backend.intrinsics(iter(frames))
-    assert camera == PriorIntrinsics(fx=20, fy=20, cx=2.5, cy=1.5, source="unidepth")
+    assert echo.decoded == 0  # the first pass leaves the depth decoder out
+    assert camera == PriorIntrinsics(fx=20, fy=20, cx=2.5, cy=1.5, source="unidepth", metric=True)
     depth_HW, confidence_HW = next(backend.stream(iter(frames), camera))
+    assert echo.decoded == 1
     np.testing.assert_array_equal(depth_HW, np.full((4, 6), 3.0))  # cx in its own convention
     np.testing.assert_array_equal(confidence_HW, np.full((4, 6), 0.5))
     assert backend.intrinsics(iter([])) is None

@@ -219,6 +219,24 @@ def test_a_gap_without_tracks_leaves_frames_out() -> None:
     assert any("could not be registered" in line for line in found.statements)
 
 
+def test_stretches_without_overlap_are_separate_segments() -> None:
+    clip = film(walk(36), room(900))
+    seen_FN, count = clip.tracks.visibility_FN, clip.tracks.visibility_FN.shape[1]
+    seen_FN[:22, count // 2 :] = False  # no track goes from before frame 22 to after it
+    seen_FN[22:, : count // 2] = False
+    found = solve(clip)
+    consistent(found, clip)
+    assert found.status == "full"
+    assert found.registered_F.tolist() == [True] * 22 + [False] * 14
+    assert found.segment_F is not None
+    assert found.segment_c2w_F44 is not None
+    assert found.segment_F.tolist() == [0] * 22 + [1] * 14
+    for c2w_F44, part in ((found.c2w_F44, slice(0, 22)), (found.segment_c2w_F44, slice(22, 36))):
+        assert trajectory_error(c2w_F44[part], clip.c2w_F44[part]).ate_of_path < 0.01
+    assert np.isnan(found.segment_c2w_F44[:22]).all()
+    assert any("segment of their own" in line for line in found.statements)
+
+
 def test_a_given_focal_length_is_kept_when_asked() -> None:
     clip = film(walk(14), room(500))
     wrong = replace_focal(TRUE_PRIOR, 600.0)

@@ -20,14 +20,30 @@ from dynamicverse.dynamicba.solver import (
     free_cameras,
     solve,
 )
+from dynamicverse.formats.tracks import Tracks
 from dynamicverse.geometry.lie import se3_inverse, so3_log
 
 FRAMES, SEEDS = 8, 24
 INTERVAL = 1.96  # standard deviations to either side that hold 95 %
 
 
-def scores(noise: float, outliers: float, options: Options) -> tuple[npt.NDArray[np.float64], ...]:
-    """(estimate − truth)/σ of the pose unknowns that are free (K,) and of log f (SEEDS,)."""
+def drifted(tracks: Tracks, seed: int, step: float, shared: float) -> Tracks:
+    """Tracks that wander off by `step` px a frame, and by `shared` px with their neighbours."""
+    rng = np.random.default_rng(seed)
+    frames, count = tracks.visibility_FN.shape
+    own = rng.normal(0, step, (frames, count, 2))
+    cell_N2 = (tracks.tracks_FN2[tracks.query_frame_N, np.arange(count)] // 40).astype(int)
+    cells = rng.normal(0, shared, (frames, 20, 20, 2))
+    together = cells[:, cell_N2[:, 0].clip(0, 19), cell_N2[:, 1].clip(0, 19)]
+    wander = np.cumsum(own + together, 0).astype(np.float32)
+    return replace(tracks, tracks_FN2=tracks.tracks_FN2 + wander)
+
+
+def scores(
+    noise: float, outliers: float, options: Options, step: float = 0.0, shared: float = 0.0
+) -> tuple[npt.NDArray[np.float64], ...]:
+    """(estimate − truth)/σ of the pose unknowns that are free (K,), of log f (SEEDS,), and the
+    factors on its variance that are put down to correlated errors."""
     w2c = se3_inverse(walk(FRAMES))
     w2c = w2c @ np.linalg.inv(w2c[0])
     points = room(200)
@@ -36,10 +52,11 @@ def scores(noise: float, outliers: float, options: Options) -> tuple[npt.NDArray
     points_of_first = points_of_first + se3_inverse(walk(FRAMES))[0, :3, 3]
     truth = Structure(R, t, points_of_first, FOCAL)
     free = free_cameras(FRAMES, 0, FRAMES - 1, t)
-    poses, focals = [], []
+    poses, focals, correlations = [], [], []
     for seed in range(SEEDS):
         clip = film(walk(FRAMES), points, noise=noise, outliers=outliers, seed=seed)
-        seen = TrackGraph(clip.tracks).observations(np.arange(FRAMES), 3)
+        tracks = drifted(clip.tracks, seed, step, shared)
+        seen = TrackGraph(tracks).observations(np.arange(FRAMES), 3)
         found = solve(truth, seen, free, replace(options, uncertainty=True))
         sigma = found.uncertainty
         assert sigma is not None
@@ -50,7 +67,8 @@ def scores(noise: float, outliers: float, options: Options) -> tuple[npt.NDArray
         score = np.concatenate([turn, moved], 1)[free] / sigma.pose_F6[free]
         poses.append(score)
         focals.append(np.log(found.structure.focal / FOCAL) / sigma.log_focal)
-    return np.concatenate(poses), np.array(focals)
+        correlations.append(sigma.correlation)
+    return np.concatenate(poses), np.array(focals), np.array(correlations)
 
 
 @pytest.mark.parametrize(
@@ -66,10 +84,22 @@ def test_95_per_cent_intervals_hold_about_that_share_of_the_truths(
     loss: str, scale: float, noise: float, outliers: float
 ) -> None:
     options = Options(loss, scale, FocalPrior(FOCAL, 10.0), 40, 1e-9)
-    pose, focal = scores(noise, outliers, options)
+    pose, focal, _ = scores(noise, outliers, options)
     assert 0.90 <= float(np.mean(np.abs(pose) < INTERVAL)) <= 0.99
     assert float(np.mean(np.abs(focal) < INTERVAL)) >= 0.85  # of 24
     assert 0.6 < float(np.std(focal)) < 1.5
+
+
+@pytest.mark.parametrize(("step", "shared", "least"), [(0.4, 0.0, 0.85), (0.1, 0.3, 0.75)])
+def test_intervals_hold_when_tracks_drift(step: float, shared: float, least: float) -> None:
+    """least: share of the focal lengths; whole parts of the picture that drift are few draws."""
+    options = Options("cauchy", 1.0, FocalPrior(FOCAL, 10.0), 40, 1e-9)
+    pose, focal, correlation = scores(0.05, 0.0, options, step, shared)
+    assert float(np.mean(np.abs(pose) < INTERVAL)) >= 0.86
+    assert float(np.mean(np.abs(focal) < INTERVAL)) >= least
+    # with errors that were independent the intervals would be far too narrow
+    assert np.median(correlation) > 2
+    assert np.std(focal * np.sqrt(correlation)) > 1.4 * np.std(focal)
 
 
 def test_what_is_held_has_no_uncertainty() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
 from dynamicverse.evaluation.flow import flow_scores
+from dynamicverse.evaluation.reference_cameras import refined_cameras
 from dynamicverse.evaluation.reprojection import carry, reprojection_scores
 from dynamicverse.evaluation.tracking import THRESHOLDS, held, track_scores
+from dynamicverse.geometry.lie import se3, se3_inverse, so3_exp
 from dynamicverse.synthetic.scenes import Recipe, make_world
 from dynamicverse.synthetic.truth import Truth
 
@@ -143,3 +146,29 @@ def test_what_lies_behind_another_surface_is_not_compared() -> None:
     assert seen.all()
     for other in (0.5 * wall, 0 * wall):
         assert not carry(np.array([[20.0, 15.0]]), np.eye(4), K, wall, other)[1].any()
+
+
+def test_cameras_that_are_off_are_refined_by_pictures_and_depth() -> None:
+    count, rng = 6, np.random.default_rng(0)
+    world = make_world(Recipe("walk", 0, count, (320, 192), objects=0))
+    truth = Truth(world)
+    frames = [truth.view(f).render(1) for f in range(count)]
+    grey = [cv2.cvtColor(f.rgb_HW3, cv2.COLOR_RGB2GRAY) for f in frames]
+    depth = [f.depth_HW for f in frames]
+    given = world.c2w_F44 @ se3(
+        so3_exp(rng.normal(0, np.radians(0.3), (count, 3))), rng.normal(0, 0.01, (count, 3))
+    )
+    K = world.K_F33[0]
+    refined = refined_cameras(grey.__getitem__, depth.__getitem__, given, K)
+
+    def off(c2w_F44: np.ndarray) -> float:
+        """Median distance of pixels that both cameras carry from the first frame to the last."""
+        pixels = np.stack(np.meshgrid(np.arange(8, 312, 8), np.arange(8, 184, 8)), -1)
+        (one, known), (two, _) = (
+            carry(pixels.reshape(-1, 2), se3_inverse(c[-1]) @ c[0], K, depth[0], depth[-1])
+            for c in (world.c2w_F44, c2w_F44)
+        )
+        return float(np.median(np.linalg.norm(one - two, axis=1)[known]))
+
+    assert off(given) > 1.0
+    assert off(refined) < 0.25

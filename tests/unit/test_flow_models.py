@@ -59,17 +59,13 @@ def test_no_pairs_in_a_clip_of_one_frame() -> None:
 class Shift(torch.nn.Module):
     """Says the mean difference of the pictures' red and blue channels as the flow."""
 
-    def forward(self, first: Any, second: Any = None) -> Any:
-        if second is None:
-            first, second = first["images"].unbind(1)
+    def forward(self, first: Any, second: Any) -> Any:
         step_S3 = (second - first).mean(dim=(2, 3))
-        flow = step_S3[:, [0, 2], None, None].expand(-1, -1, *first.shape[2:])
-        return [flow] if first.shape[2] % 8 == 0 and first.shape[2] >= 128 else flow
+        return [step_S3[:, [0, 2], None, None].expand(-1, -1, *first.shape[2:])]
 
 
-def test_raft_gets_rgb_from_minus_one_to_one_and_ptlflow_bgr_from_zero_to_one() -> None:
+def test_raft_gets_rgb_from_minus_one_to_one() -> None:
     from dynamicverse.backends.flow.raft import Raft
-    from dynamicverse.backends.flow.unimatch import UniMatch
 
     black = np.zeros((*SIZE[::-1], 3), np.uint8)
     red = black.copy()
@@ -78,13 +74,38 @@ def test_raft_gets_rgb_from_minus_one_to_one_and_ptlflow_bgr_from_zero_to_one() 
     np.testing.assert_allclose(forward[0, 0], [2, 0], atol=1e-6)
     np.testing.assert_allclose(backward[0, 0], [-2, 0], atol=1e-6)
 
-    class Ptlflow(Shift):
-        def forward(self, first: Any, second: Any = None) -> Any:
-            return {"flows": super().forward(first)[:, None]}
 
-    forward, backward = next(UniMatch(KeyframesConfig(), Ptlflow()).stream(iter([black, red])))
-    np.testing.assert_allclose(forward[0, 0], [0, 1], atol=1e-6)
-    np.testing.assert_allclose(backward[0, 0], [0, -1], atol=1e-6)
+@pytest.mark.parametrize("name", ["unimatch", "gmflow"])
+def test_whole_clips_at_once_give_what_ptlflow_gives_pair_by_pair(name: str) -> None:
+    backend = _unimatch(name)
+    for weight in backend._model.parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=0.04)
+    frames = tiny_models.clip(3, SIZE)
+    bgr = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).flip(1).float() / 255
+    with torch.inference_mode():
+        there = backend._model({"images": torch.stack([bgr[:-1], bgr[1:]], 1)})["flows"][:, 0]
+        back = backend._model({"images": torch.stack([bgr[1:], bgr[:-1]], 1)})["flows"][:, 0]
+    assert there.abs().mean() > 1  # px: not a field of nothing
+    found = list(backend.stream(iter(frames)))
+    for pair, (forward_HW2, backward_HW2) in enumerate(found):
+        np.testing.assert_allclose(forward_HW2, there[pair].permute(1, 2, 0), atol=0.01)
+        np.testing.assert_allclose(backward_HW2, back[pair].permute(1, 2, 0), atol=0.01)
+
+
+def test_large_pictures_are_solved_in_fewer_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dynamicverse.backends.flow import unimatch
+
+    backend = _unimatch("gmflow")
+    frames = tiny_models.clip(4, SIZE)
+    together = list(backend.stream(iter(frames)))
+    monkeypatch.setattr(unimatch, "MOST_BYTES", 1.0)
+    seen = []
+    solved = backend._solved
+    monkeypatch.setattr(backend, "_solved", lambda pairs: seen.append(len(pairs)) or solved(pairs))
+    one_by_one = list(backend.stream(iter(frames)))
+    assert seen == [1, 1, 1]
+    np.testing.assert_allclose(np.array(one_by_one), np.array(together), atol=0.01)
 
 
 @pytest.mark.parametrize("name", ["raft", "unimatch", "gmflow"])

@@ -379,6 +379,41 @@ def test_poses_round_trip(tmp_path: Path) -> None:
         poses.validate(path, 9)
 
 
+def two_segments(**change: Any) -> poses.Poses:
+    """What is not registered is a segment of its own."""
+    value = poses_value()
+    left_out = ~value.registered_F
+    segment_F = np.where(left_out, 1, 0).astype(np.int32)
+    c2w_F44 = np.where(left_out[:, None, None], np.eye(4), np.nan)
+    return replace(value, **{"segment_F": segment_F, "segment_c2w_F44": c2w_F44, **change})
+
+
+def test_segments_round_trip_and_files_without_them_stay_as_they_were(tmp_path: Path) -> None:
+    path, value = tmp_path / "poses.npz", two_segments()
+    poses.write(path, value)
+    back = poses.read(path)
+    for name in ("segment_F", "segment_c2w_F44", "c2w_F44"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(value, name), strict=True)
+    poses.write(path, poses_value())
+    assert poses.read(path).segment_F is None
+    assert set(np.load(path, allow_pickle=False).files) == set(poses.SPEC)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"segment_F": np.zeros(FRAMES, np.int32)}, "segment 0 must be"),
+        ({"segment_F": np.where(poses_value().registered_F, 0, 2).astype(np.int32)}, "gaps"),
+        ({"segment_F": np.where(poses_value().registered_F, 0, -2).astype(np.int32)}, "gaps"),
+        ({"segment_c2w_F44": np.full((FRAMES, 4, 4), np.nan)}, "not a finite"),
+        ({"segment_c2w_F44": np.tile(np.eye(4), (FRAMES, 1, 1))}, "outside segments"),
+    ],
+)
+def test_wrong_segments(change: dict[str, Any], problem: str, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=problem):
+        poses.write(tmp_path / "p.npz", two_segments(**change))
+
+
 def changed(array: np.ndarray, index: Any, value: float) -> np.ndarray:
     array = array.copy()
     array[index] = value

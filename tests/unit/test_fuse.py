@@ -18,7 +18,8 @@ from dynamicverse.formats.tracks import Tracks
 def add(cloud: StaticCloud, points: object, rgb: object = (9, 9, 9), weight: object = 1.0) -> None:
     points_N3 = np.atleast_2d(np.asarray(points, np.float32))
     rgbs_N3 = np.broadcast_to(np.asarray(rgb, np.uint8), points_N3.shape)
-    cloud.add(points_N3, rgbs_N3, np.broadcast_to(np.float32(weight), len(points_N3)))
+    confidence_N = np.broadcast_to(np.float32(weight), len(points_N3))
+    cloud.add(fuse.Cloud(points_N3, rgbs_N3, confidence_N))
 
 
 def test_duplicates_merge_with_their_confidence_as_weight() -> None:

@@ -64,11 +64,31 @@ def test_control_has_no_torch() -> None:
 
 
 def test_everything_is_locked_with_hashes() -> None:
-    for lock in ("core.txt", "torch.txt"):
+    for lock in ("core.txt", "torch.txt", "models.txt"):
         entries = re.split(r"\n(?=[A-Za-z])", (IMAGES / "locks" / lock).read_text())[1:]
         assert entries
         assert all("--hash=sha256:" in entry for entry in entries)
-    assert DOCKERFILE.count("--require-hashes") == 2
+    assert DOCKERFILE.count("--require-hashes") == 3
+
+
+def test_the_models_variant_keeps_what_lies_below_it() -> None:
+    below, models = {**locked("core.txt"), **locked("torch.txt")}, locked("models.txt")
+    changed = {name for name, version in models.items() if below.get(name, version) != version}
+    assert changed <= {"rich"}  # ptlflow wants an older one
+    assert {"torchvision", "transformers", "ptlflow", "huggingface-hub"} <= set(models)
+
+
+def test_non_commercial_code_is_opt_in_and_at_the_commits_of_the_adapters() -> None:
+    from dynamicverse.backends.depth import unidepth
+    from dynamicverse.backends.tracker import cotracker3
+
+    wanted = (IMAGES / "locks" / "noncommercial.txt").read_text()
+    assert set(re.findall(r"@([0-9a-f]{40})$", wanted, re.M)) == {
+        cotracker3.COMMIT,
+        unidepth.COMMIT,
+    }
+    assert "ARG NONCOMMERCIAL=no" in DOCKERFILE
+    assert "ARG TORCH=cuda" in DOCKERFILE
 
 
 def test_locks_cover_the_package_and_agree_with_the_constraints() -> None:

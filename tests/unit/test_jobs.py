@@ -114,3 +114,18 @@ def test_jobs_differ_only_in_image_arguments_and_size() -> None:
         container["envFrom"] = [source for source in container["envFrom"] if source != vlm]
         texts.add(yaml.safe_dump(one).replace(stage, "STAGE"))
     assert len(texts) == 1
+
+
+def test_the_job_that_fills_the_weights_claim() -> None:
+    folder = ROOT / "argo" / "components" / "weights-cache"
+    loaded = yaml.safe_load((folder / "pull-weights.yaml").read_text())
+    kubernetes_validate.validate(loaded, KUBERNETES, strict=True)
+    spec, other = loaded["spec"]["template"]["spec"], pod("depth")
+    main, depth = spec["containers"][0], other["containers"][0]
+    assert main["image"] == depth["image"]
+    assert spec["securityContext"] == other["securityContext"]
+    assert main["securityContext"] == depth["securityContext"]
+    assert main["args"] == ["weights", "pull", "--preset", "gpu", "--to", "/weights"]
+    claim = spec["volumes"][1]["persistentVolumeClaim"]["claimName"]
+    assert f"claimName: {claim}" in (folder / "kustomization.yaml").read_text()
+    assert main["volumeMounts"][1]["mountPath"] == "/weights"  # HF_HOME of the images

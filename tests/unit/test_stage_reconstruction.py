@@ -260,17 +260,17 @@ def test_one_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TrueDepth:
-    """A prior three times too large, as a depth backend."""
+    """A prior three times too large, as a depth backend; in metres if it says so."""
 
     info = NoDepth.info
 
-    def __init__(self, clip: RenderedClip, frames: int) -> None:
-        self.clip, self.frames = clip, frames
+    def __init__(self, clip: RenderedClip, frames: int, metric: bool = False) -> None:
+        self.clip, self.frames, self.metric = clip, frames, metric
 
     def intrinsics(self, frames: Iterator[np.ndarray]) -> intrinsics.PriorIntrinsics:
         K = self.clip.K
         return intrinsics.PriorIntrinsics(
-            fx=K[0, 0], fy=K[1, 1], cx=K[0, 2], cy=K[1, 2], source="test"
+            fx=K[0, 0], fy=K[1, 1], cx=K[0, 2], cy=K[1, 2], source="test", metric=self.metric
         )
 
     def stream(
@@ -280,8 +280,48 @@ class TrueDepth:
             yield 3 * self.clip.depth[f], np.full_like(self.clip.depth[f], 0.9)
 
 
-def write_prior(scene: Scene, clip: RenderedClip, frames: int = FRAMES) -> None:
-    depth_stage.run(scene, StageContext(CONFIG, Recorder(), TrueDepth(clip, frames)))
+def write_prior(
+    scene: Scene, clip: RenderedClip, frames: int = FRAMES, metric: bool = False
+) -> None:
+    depth_stage.run(scene, StageContext(CONFIG, Recorder(), TrueDepth(clip, frames, metric)))
+
+
+def test_a_prior_in_metres_gives_everything_in_metres(
+    clip: RenderedClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = tree(tmp_path, clip)
+    write_prior(scene, clip, metric=True)
+    truth = true_solution(clip)
+    sigma_F6 = np.full((FRAMES, 6), 0.01)
+    run(scene, replace(truth, pose_sigma_F6=sigma_F6), monkeypatch)
+    told, found = reconstruction_info.read(scene.reconstruction_json), poses.read(scene.poses)
+    assert (told.scale, found.scale) == ("metric", "metric")
+    assert any("metres" in line for line in told.statements)
+    np.testing.assert_allclose(
+        found.c2w_F44[:, :3, 3], 3 * truth.c2w_F44[:, :3, 3], rtol=0.02, atol=0.02
+    )
+    np.testing.assert_array_equal(found.c2w_F44[:, :3, :3], truth.c2w_F44[:, :3, :3])
+    assert found.pose_sigma_F6 is not None
+    np.testing.assert_allclose(found.pose_sigma_F6, np.tile([0.01] * 3 + [0.03] * 3, (8, 1)), 0.02)
+    for f in range(FRAMES):
+        depth_HW, _ = depth_exr.read(scene.depth(f))
+        assert np.median(np.abs(depth_HW / (3 * clip.depth[f]) - 1)) < 0.02
+
+
+@pytest.mark.parametrize(("focal_sigma", "warned"), [(0.01, False), (0.2, True)])
+def test_a_doubtful_focal_length_is_a_warning(
+    clip: RenderedClip,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    focal_sigma: float,
+    warned: bool,
+) -> None:
+    scene, truth = tree(tmp_path, clip), true_solution(clip)
+    sigma_F = np.full(FRAMES, focal_sigma * truth.K_F33[0, 0, 0])
+    _, recorder = run(scene, replace(truth, focal_sigma_F=sigma_F), monkeypatch)
+    assert any("focal length" in line for line in recorder.warnings) == warned
+    told = reconstruction_info.read(scene.reconstruction_json)
+    assert told.focal_sigma_px == pytest.approx(sigma_F[0])
 
 
 def test_a_prior_is_brought_into_the_scale_of_the_cameras(

@@ -9,7 +9,7 @@ import pytest
 import tiny_models
 import torch
 
-from dynamicverse.backends.tracker import cotracker3
+from dynamicverse.backends.tracker import cotracker3, cotracker_steps
 from dynamicverse.backends.tracker.cotracker3 import CoTracker3, grid
 from dynamicverse.config import TracksConfig
 from dynamicverse.errors import MissingModelError
@@ -17,19 +17,19 @@ from dynamicverse.errors import MissingModelError
 SIZE = (64, 48)
 
 
-class Moving(torch.nn.Module):
-    """Says that every point moves by (4, 2) model px a frame, and keeps what it was asked."""
-
+class Model(torch.nn.Module):
     model_resolution = (96, 128)
+    updateformer = torch.nn.Identity()
 
-    def forward(self, video: Any, queries: Any, iters: int) -> Any:
-        frames = torch.arange(video.shape[1])[None, :, None, None]
-        since = frames - queries[:, None, :, :1]
-        # a reversed clip, told by its pictures, goes the other way
-        way = torch.sign(video[0, -1].mean() - video[0, 0].mean())
-        tracks = queries[:, None, :, 1:] + way * since * torch.tensor([4.0, 2.0])
-        shown = torch.ones(tracks.shape[:3])
-        return tracks, shown, shown * 0.75, None
+
+def _moving(
+    model: Any, levels: Any, tables: Any, queries: Any, turns: int, reverse: bool = False
+) -> Any:
+    """Every point moves by (4, 2) model px a frame; who sees it backwards is less sure."""
+    since = torch.arange(levels[0].shape[1])[:, None, None] - queries[None, :, :1]
+    tracks = queries[None, :, 1:] + since * torch.tensor([4.0, 2.0])
+    shown = torch.ones(tracks.shape[:2])
+    return tracks, shown, shown * (0.5 if reverse else 0.75)
 
 
 def _brighter(count: int) -> list[Any]:
@@ -43,9 +43,14 @@ def test_grid_covers_the_picture_evenly() -> None:
     np.testing.assert_allclose(points_S2[-1], [94.5, 44.5])
 
 
-def test_points_are_followed_from_every_seed_frame_both_ways() -> None:
+def test_points_are_followed_from_every_seed_frame_both_ways(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cotracker3, "features", lambda model, clip: [clip.float()[None]])
+    monkeypatch.setattr(cotracker3, "tables", lambda model, levels: None)
+    monkeypatch.setattr(cotracker3, "follow", _moving)
     settings = TracksConfig(backend="cotracker3", grid_size=4, interval=3)
-    backend = CoTracker3(settings, (Moving(), Moving()))
+    backend = CoTracker3(settings, (Model(), Model()))
     done: list[int] = []
     found = backend.track(_brighter(7), done.append)
     assert done == [2, 4, 7]
@@ -58,7 +63,8 @@ def test_points_are_followed_from_every_seed_frame_both_ways() -> None:
         inside_N = ((expected_N2 >= 0) & (expected_N2 <= np.array(SIZE) - 1)).all(1)
         np.testing.assert_array_equal(visible_FN[t], inside_N)
         np.testing.assert_allclose(tracks_FN2[t, inside_N], expected_N2[inside_N], atol=1e-3)
-        np.testing.assert_allclose(confidence_FN[t, inside_N], 0.75)
+        sure_N = np.where(t < found.query_N, 0.5, 0.75)  # before its seed, by the way back
+        np.testing.assert_allclose(confidence_FN[t, inside_N], sure_N[inside_N])
 
 
 def _real(offline: bool) -> Any:
@@ -88,6 +94,54 @@ def test_the_real_network_tracks_a_clip(
     for n, t in enumerate(found.query_N):
         assert visible_FN[t, n]
         np.testing.assert_allclose(tracks_FN2[t, n], grid(SIZE, 2)[n % 4], atol=1e-3)
+
+
+def _livelier(model: Any) -> Any:
+    """As made the network moves nothing: its last layers are next to zero."""
+    for layer in (model.updateformer.flow_head, model.updateformer.vis_conf_head):
+        torch.nn.init.normal_(layer.weight, std=0.02)
+    return model.eval()
+
+
+QUERIES = [[0, 5.0, 6.0], [2, 30.3, 40.2], [1, 127, 95], [3, 0, 0], [0, 64, 50]]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_loop_gives_what_the_offline_network_gives(reverse: bool) -> None:
+    model = _livelier(_real(True))
+    video, queries = torch.rand(5, 3, 96, 128) * 255, torch.tensor(QUERIES)
+    seen, asked = video, queries
+    if reverse:
+        seen, asked = video.flip(0), queries.clone()
+        asked[:, 0] = 4 - queries[:, 0]
+    expected = [one[0] for one in model(seen[None], asked[None], iters=3)[:3]]
+    assert expected[0].diff(dim=0).abs().mean() > 1  # px: the points move at all
+    cotracker_steps.use_fused_attention(model)
+    levels = cotracker_steps.features(model, video)
+    tables = cotracker_steps.tables(model, levels)
+    found = cotracker_steps.follow(model, levels, tables, queries, 3, reverse)
+    for ours, theirs in zip(found, expected, strict=True):
+        wanted = theirs.flip(0) if reverse else theirs
+        torch.testing.assert_close(ours, wanted, atol=1e-3, rtol=0)
+
+
+@torch.inference_mode()
+def test_the_loop_gives_what_the_online_network_gives() -> None:
+    model = _livelier(_real(False))
+    video, queries = torch.rand(24, 3, 96, 128) * 255, torch.tensor(QUERIES)
+
+    def run() -> Any:
+        model.init_video_online_processing()
+        for start in range(0, 16, 8):
+            window = video[None, start : start + 16]
+            found = model(window, queries[None], iters=2, is_online=True)
+        return found[:3]
+
+    expected = run()
+    model.forward_window = cotracker_steps.online_window(model)
+    for ours, theirs in zip(run(), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0)
 
 
 def test_missing_weights_are_one_clear_line(

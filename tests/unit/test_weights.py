@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -9,14 +10,17 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 import tiny_models
 
+from dynamicverse import backends, config, stages
 from dynamicverse.backends import downloads, weights
 from dynamicverse.backends.weights import File, Weights
 from dynamicverse.errors import ConfigError, DynamicVerseError, MissingModelError, StorageError
+from dynamicverse.runner import records
 
 COMMIT = "a" * 40
 CONTENT = bytes(range(256)) * 4000  # about 1 MB
@@ -162,8 +166,61 @@ def test_weights_are_chosen_by_backend_or_name() -> None:
         weights.chosen(["unidepht"])
 
 
-def test_everything_registered_is_pinned_but_depth_pro() -> None:
+def test_everything_registered_is_pinned_but_three() -> None:
     unpinned = [w.name for w in weights.REGISTRY.values() if not w.pinned]
-    assert unpinned == ["depth_pro"]
+    assert unpinned == ["depth_pro", "sa2va", "dam"]  # their commits could not be looked up
     assert all(re.fullmatch(r"[0-9a-f]{40}", w.revision) for w in weights.REGISTRY.values()
                if w.on_hub and w.pinned)  # fmt: skip
+
+
+def test_the_revision_of_the_weights_is_in_the_stages_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    chosen = config.load(overrides=["depth.backend=unidepth", "segmentation.backend=motion"])
+    before = dict(stages.get("depth").settings(chosen))
+    assert before["weights"] == {"unidepth": weights.REGISTRY["unidepth"].revision}
+    other = dataclasses.replace(weights.REGISTRY["unidepth"], revision="0" * 40)
+    monkeypatch.setitem(weights.REGISTRY, "unidepth", other)
+    after = stages.get("depth").settings(chosen)
+    keys = [records.key("depth", 1, settings, {}) for settings in (before, after)]
+    assert keys[0] != keys[1]
+    assert "weights" not in stages.get("segmentation").settings(chosen)
+
+
+def test_a_branch_counts_as_the_commit_that_was_pulled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    assert weights.revision(weights.REGISTRY["depth_pro"]) == "main"
+    branch = tmp_path / "hub" / "models--apple--DepthPro-hf" / "refs" / "main"
+    branch.parent.mkdir(parents=True)
+    branch.write_text("c" * 40 + "\n")
+    assert weights.revision(weights.REGISTRY["depth_pro"]) == "c" * 40
+
+
+def test_what_a_backend_notes_is_told_once() -> None:
+    backend = SimpleNamespace(info=backends.BackendInfo("raft", "x"), notes=["out of memory"])
+    assert backends.noted(backend) == ["raft: out of memory"]
+    assert backends.noted(backend) == []
+    assert backends.noted(SimpleNamespace(info=backend.info)) == []
+    assert backends.noted(None) == []
+
+
+def test_weights_of_a_preset() -> None:
+    from dynamicverse.cli.weights import _of_preset
+
+    assert {"unimatch", "sam2", "cotracker3", "unidepth"} <= set(_of_preset("gpu"))
+    assert _of_preset("embedded") == []
+
+
+def test_doctor_says_what_a_backend_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from dynamicverse.runner import doctor
+
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == "cotracker" else name)
+    pytest.importorskip("torch")
+    found = doctor._backend("tracker", backends.info("tracker", "cotracker3"))
+    assert not found.usable
+    assert "the package cotracker" in found.detail
+    assert "weights pull cotracker3" in found.detail

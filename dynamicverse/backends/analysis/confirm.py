@@ -1,8 +1,8 @@
 """Does what a model named really move? Its boxes against the measured motion.
 
 The measurement is the `motion` analysis, with its blind spots: what moves along the epipolar
-lines looks static, and a near static thing may look moving. So a name without motion is
-marked, never dropped.
+lines in step with the camera looks static, and a near static thing may look moving. So a name
+without motion is marked, never dropped.
 """
 
 from __future__ import annotations

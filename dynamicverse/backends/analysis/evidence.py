@@ -1,8 +1,9 @@
 """What in one frame the static background does not explain, over several time gaps.
 
-For each gap the flow is compared with what the background would do. Two questions are asked:
-how far is it from the dominant plane's motion (all that moves, and all parallax), and how far
-from the epipolar line (moves for sure, but motion along the line is not seen). A residual
+For each gap the flow is compared with what the background would do. Three questions are asked:
+how far is it from the dominant plane's motion (all that moves, and all parallax); how far from
+the epipolar line (moves for sure, but motion along the line is not seen); and how far, along
+the line, from where one rigid scene would have it after all gaps (`rigidity`). A residual
 counts only where the picture can tell: where the frame, warped by the static explanation,
 fits worse than warped by the flow. Textureless regions, where flow is a guess, do not vote.
 """
@@ -24,9 +25,12 @@ from dynamicverse.backends.analysis.background import (
     fit_background,
     plane_flow,
 )
+from dynamicverse.backends.analysis.rigidity import rigid_residuals
 from dynamicverse.backends.analysis.working import Map, WorkingClip
 
 GAPS = (1, 2, 4, 8)
+RIGID_GAPS = (*GAPS, 16)  # what keeps in step with the camera for long looks static
+RIGID_LIMIT = 8.0  # noises; one gap that is wrong does not decide
 EPIPOLAR_FROM = 2  # frames; the distance to the line is small against noise over one frame
 PATCH_SIGMA = 1.2  # px, the neighbourhood that is compared
 PICTURE_NOISE = 40.0  # squared RGB difference that is nothing
@@ -42,7 +46,8 @@ class Evidence:
 
     plane_HW, epipolar_HW: where the picture confirms them; ..._raw_HW: wherever flow is
     consistent. parallax_HW: share of the gaps in which a pixel leaves the plane but keeps to
-    its epipolar line. noise: of the epipolar residual, px. plane_H: to the next frame.
+    its epipolar line. rigid_HW, rigid_raw_HW: the residual along the line in its own noises,
+    squared. noise: of the epipolar residual, px. plane_H: to the next frame.
     """
 
     plane_HW: Map
@@ -50,6 +55,8 @@ class Evidence:
     epipolar_HW: Map
     epipolar_raw_HW: Map
     parallax_HW: Map
+    rigid_HW: Map
+    rigid_raw_HW: Map
     noise: float
     plane_H: npt.NDArray[np.float64] | None
 
@@ -72,23 +79,27 @@ def collect_evidence(clip: WorkingClip) -> Iterator[Evidence]:
     """Evidence of every frame, in order. Deterministic: the seed is the frame and the gap."""
     fits: dict[tuple[int, int], Background | None] = {}
     for frame in range(clip.frame_count):
-        forward = clip.chains(frame, GAPS, 1)
-        backward = clip.chains(frame, GAPS, -1)
+        forward = clip.chains(frame, RIGID_GAPS, 1)
+        backward = clip.chains(frame, RIGID_GAPS, -1)
         for gap, (flow_HW2, valid_HW) in forward.items():
             fits[frame, gap] = _fit(clip, flow_HW2, valid_HW, frame * 64 + gap)
-        found: dict[int, _Residual] = {}
-        noises = []
-        for gap, (flow_HW2, valid_HW) in (forward | backward).items():
+        chains = forward | backward
+        backgrounds: dict[int, Background] = {}
+        for gap in chains:
             fit = fits[frame, gap] if gap > 0 else fits.pop((frame + gap, -gap))
-            if fit is None:
-                continue
-            background = fit if gap > 0 else fit.reversed()
-            noises.append(background.epipolar_noise)
-            found[gap] = _residual(clip, frame, gap, background, flow_HW2, valid_HW)
+            if fit is not None:
+                backgrounds[gap] = fit if gap > 0 else fit.reversed()
+        found = {
+            gap: _residual(clip, frame, gap, background, *chains[gap])
+            for gap, background in backgrounds.items()
+            if abs(gap) in GAPS
+        }
+        noises = [backgrounds[gap].epipolar_noise for gap in found]
         following = fits.get((frame, 1))
         yield _average(
             (clip.height, clip.width),
             found,
+            _leaves_rigid_scene(clip, frame, chains, backgrounds),
             max(float(np.mean(noises)), EPIPOLAR_FLOOR) if noises else 1.0,
             None if following is None else following.H,
         )
@@ -143,6 +154,30 @@ def _residual(
     )
 
 
+def _leaves_rigid_scene(
+    clip: WorkingClip,
+    frame: int,
+    chains: dict[int, tuple[Flow, Valid]],
+    backgrounds: dict[int, Background],
+) -> tuple[Map, Map]:
+    """Squared residuals against one rigid scene in squared noises, averaged over the gaps:
+    where the picture confirms them, and wherever flow is consistent."""
+    seen_HW, raw_HW, known_HW = (np.zeros_like(clip.x_HW) for _ in range(3))
+    found = rigid_residuals(chains, backgrounds, clip.x_HW, clip.y_HW, frame)
+    now = clip.rgb(frame).astype(np.float32)
+    for gap, rigid in found.items():
+        flow_HW2, valid_HW = chains[gap]
+        then = clip.rgb(frame + gap).astype(np.float32)
+        noises_HW = np.minimum(rigid.noises_HW, RIGID_LIMIT)
+        static_misfit_HW = _misfit(now, clip.warp(then, flow_HW2 + rigid.offset_HW2))
+        moved_misfit_HW = _misfit(now, clip.warp(then, flow_HW2))
+        seen_HW += (noises_HW * _confirmed(static_misfit_HW, moved_misfit_HW)) ** 2
+        raw_HW += noises_HW**2
+        known_HW += valid_HW
+    known_HW = np.maximum(known_HW, len(found) / 2 + 1e-6)
+    return seen_HW / known_HW, raw_HW / known_HW
+
+
 def _misfit(one_HW3: Map, two_HW3: Map) -> Map:
     """Squared RGB difference (H,W), averaged over a patch."""
     difference = cv2.absdiff(one_HW3, two_HW3)
@@ -159,6 +194,7 @@ def _confirmed(static_misfit_HW: Map, moved_misfit_HW: Map) -> Map:
 def _average(
     shape: tuple[int, int],
     found: dict[int, _Residual],
+    rigid: tuple[Map, Map],
     noise: float,
     plane_H: npt.NDArray[np.float64] | None,
 ) -> Evidence:
@@ -187,6 +223,7 @@ def _average(
         epipolar_HW / max(len(epipolar_gaps), 1),
         epipolar_raw_HW / max(len(epipolar_gaps), 1),
         parallax_HW / np.maximum(known_HW, 1),
+        *rigid,
         noise,
         plane_H,
     )

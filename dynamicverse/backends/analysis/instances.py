@@ -1,8 +1,10 @@
-"""Instances over time: connected moving regions, linked by where the flow carries them."""
+"""Instances over time: groups that move as one (`parts`), linked by where the flow carries
+them, and, after an occlusion, by where they should be and what they look like."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import cv2
@@ -15,15 +17,16 @@ from dynamicverse.backends.analysis.working import Map
 Ids = npt.NDArray[np.int32]
 
 SMALLEST = 12  # working px; smaller regions are noise
-LINK_SHARE = 0.25  # of the smaller of region and prediction that must overlap
+LINK_SHARE = 0.5  # of the smaller of a new group and a prediction that must overlap
 LOST_AFTER = 20  # frames that an object may be hidden and keep its id
 NEAR = 1.5  # of its size (root of area): an object that comes back is so near where it should be
 DRIFT_ERROR = 0.25  # of the way it should have gone
 WHOLE_SHARE, FORGET_SIZE = 0.7, 0.97  # smaller than this share of its size it is partly hidden
 ALIKE_COLOUR = 0.5  # histogram intersection that recognises an object again
-SAME_SHARE = 0.6  # of their common frames that two instances touch: one object
-APART_FRAMES = 8  # frames that the parts of an instance are apart before they are two
-APART_SHARE = 0.25  # of the instance's area that the smaller part must have
+NEXT_TO = 2  # px between two instances that touch
+SAME_SHARE = 0.6  # of its frames that a part touches its object
+PART_MASS = 0.15  # of the object's pixels that a part may have, or any if it is seen
+PART_FRAMES = 12  # in fewer frames
 
 
 @dataclass
@@ -43,8 +46,12 @@ class Instance:
     centre: tuple[float, float] = (0.0, 0.0)
     drift: tuple[float, float] = (0.0, 0.0)
     colours: npt.NDArray[np.float32] | None = None
-    apart: int = 0
-    touching: Counter[int] = field(default_factory=Counter)
+    groups: set[int] = field(default_factory=set)
+    touching: Counter[int] = field(default_factory=Counter)  # frames
+
+    @property
+    def mass(self) -> int:
+        return sum(self.areas.values())
 
     @property
     def last(self) -> int:
@@ -75,61 +82,97 @@ class Instance:
 
 
 class Linker:
-    """Gives ids to the moving regions of frame after frame."""
+    """Gives ids to the groups of frame after frame.
 
-    def __init__(self) -> None:
+    apart: do two groups not keep together? They are never one instance.
+    """
+
+    def __init__(self, apart: Callable[[int, int], bool]) -> None:
         self.instances: dict[int, Instance] = {}
+        self._apart = apart
+        self._owner: dict[int, int] = {}
         self._before: Ids | None = None
 
     def add(
         self,
         frame: int,
         moving_HW: npt.NDArray[np.bool_],
+        groups_HW: Ids,
         votes_HW: Map,
         rgb_HW3: Rgb,
         backward_HW2: Flow | None,
     ) -> Ids:
-        """Ids (H,W) of a frame, 0 = background. backward_HW2: flow to the frame before."""
-        predicted_HW = self._predict(moving_HW.shape, backward_HW2)
-        count, regions_HW = cv2.connectedComponents(moving_HW.astype(np.uint8), connectivity=8)
-        ids_HW = np.zeros(moving_HW.shape, np.int32)
+        """Ids (H,W) of a frame, 0 = background.
+
+        groups_HW: 0 where it is not known to what a moving pixel belongs; such regions are
+        named by the flow from the frame before, or by their neighbours. backward_HW2: flow to
+        the frame before.
+        """
+        predicted_HW = self._predict(groups_HW.shape, backward_HW2)
+        ids_HW = np.zeros(groups_HW.shape, np.int32)
         colours = _colour_codes(rgb_HW3)
-        for region in range(1, count):
-            inside_HW = regions_HW == region
-            area = int(inside_HW.sum())
-            if area < SMALLEST:
-                continue
-            candidates = self._candidates(inside_HW, area, predicted_HW)
-            if not candidates:
-                candidates = [self._recognise(frame, inside_HW, area, colours).id]
-            if len(candidates) == 1:
-                ids_HW[inside_HW] = candidates[0]
-            else:
-                _share(ids_HW, inside_HW, predicted_HW, candidates)
-                for one in candidates:
-                    self.instances[one].touching.update(c for c in candidates if c != one)
-        self._split(ids_HW)
+        areas = np.bincount(groups_HW.ravel())
+        areas[0] = 0
+        for group in np.argsort(-areas, kind="stable").tolist():
+            if areas[group] < SMALLEST:
+                break
+            inside_HW = groups_HW == group
+            if group not in self._owner:
+                instance = self._predicted(group, inside_HW, predicted_HW)
+                if instance is None:
+                    instance = self._recognise(frame, group, inside_HW, colours)
+                instance.groups.add(group)
+                self._owner[group] = instance.id
+            ids_HW[inside_HW] = self._owner[group]
+        self._fill(frame, moving_HW & (ids_HW == 0), ids_HW, predicted_HW, colours)
         for i in np.unique(ids_HW[ids_HW > 0]):
             self._update(self.instances[int(i)], frame, ids_HW == i, votes_HW, colours)
+        for one, two in _neighbours(ids_HW):
+            self.instances[one].touching[two] += 1
         self._before = ids_HW
         return ids_HW
 
     def merged(self) -> dict[int, int]:
-        """Instance id → id of the object: parts that touch most of the time are one."""
+        """Instance id → id of the object: small and short-lived instances belong to the larger
+        one that they touch most of the time."""
         root = {i: i for i in self.instances}
+        for instance in sorted(self.instances.values(), key=lambda i: (i.mass, i.id)):
+            frames, mass = len(instance.areas), instance.mass
+            for other, touching in instance.touching.most_common():
+                whole = self.instances[other].mass
+                part = mass <= PART_MASS * whole or (frames < PART_FRAMES and mass < whole)
+                if part and touching >= SAME_SHARE * frames:
+                    root[instance.id] = other
+                    break
+        for i in root:
+            while root[i] != root[root[i]]:
+                root[i] = root[root[i]]
+        return root
 
-        def find(i: int) -> int:
-            while root[i] != i:
-                i = root[i]
-            return i
-
-        for i, instance in sorted(self.instances.items()):
-            for j, touching in sorted(instance.touching.items()):
-                common = len(instance.areas.keys() & self.instances[j].areas.keys())
-                if touching >= SAME_SHARE * max(common, 1):
-                    low, high = sorted((find(i), find(j)))
-                    root[high] = low
-        return {i: find(i) for i in self.instances}
+    def _fill(
+        self,
+        frame: int,
+        unnamed_HW: npt.NDArray[np.bool_],
+        ids_HW: Ids,
+        predicted_HW: Ids,
+        colours: Ids,
+    ) -> None:
+        """Name the regions without a group, in place."""
+        count, regions_HW = cv2.connectedComponents(unnamed_HW.astype(np.uint8), connectivity=8)
+        named_HW = ids_HW.copy()
+        for region in range(1, count):
+            inside_HW = regions_HW == region
+            around_HW = cv2.dilate(inside_HW.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+            beside = named_HW[around_HW & (named_HW > 0)]
+            if inside_HW.sum() < SMALLEST and not len(beside):
+                continue
+            instance = self._predicted(None, inside_HW, predicted_HW)
+            if instance is not None:
+                ids_HW[inside_HW] = instance.id
+            elif len(beside):
+                ids_HW[inside_HW] = np.bincount(beside).argmax()
+            else:
+                ids_HW[inside_HW] = self._recognise(frame, None, inside_HW, colours).id
 
     def _predict(self, shape: tuple[int, ...], backward_HW2: Flow | None) -> Ids:
         if self._before is None or backward_HW2 is None:
@@ -141,28 +184,34 @@ class Linker:
         x, y = x.clip(0, shape[1] - 1), y.clip(0, shape[0] - 1)
         return np.where(inside, self._before[y, x], 0).astype(np.int32)
 
-    def _candidates(
-        self, inside_HW: npt.NDArray[np.bool_], area: int, predicted_HW: Ids
-    ) -> list[int]:
-        """Instances that the flow carries into a region."""
-        ids_N, overlaps_N = np.unique(predicted_HW[inside_HW], return_counts=True)
-        return [
-            int(i)
-            for i, overlap in zip(ids_N, overlaps_N, strict=True)
-            if i and overlap >= LINK_SHARE * min(area, int((predicted_HW == i).sum()))
-        ]
+    def _may_join(self, group: int | None, instance: Instance) -> bool:
+        return group is None or not any(self._apart(group, g) for g in instance.groups)
+
+    def _predicted(
+        self, group: int | None, inside_HW: npt.NDArray[np.bool_], predicted_HW: Ids
+    ) -> Instance | None:
+        """The instance that the flow carries to where a new group is."""
+        counts = np.bincount(predicted_HW[inside_HW])
+        counts[0] = 0
+        best = int(counts.argmax())
+        smaller = min(inside_HW.sum(), (predicted_HW == best).sum())
+        if not counts[best] or counts[best] < LINK_SHARE * smaller:
+            return None
+        instance = self.instances[best]
+        return instance if self._may_join(group, instance) else None
 
     def _recognise(
-        self, frame: int, inside_HW: npt.NDArray[np.bool_], area: int, colours: Ids
+        self, frame: int, group: int | None, inside_HW: npt.NDArray[np.bool_], colours: Ids
     ) -> Instance:
         """An instance that was lost a while ago near here and looked the same, or a new one."""
+        area = int(inside_HW.sum())
         centre = _centre(inside_HW)
         histogram = _histogram(colours, inside_HW)
         best, best_likeness = None, ALIKE_COLOUR
         for instance in self.instances.values():
             if instance.colours is None:  # born in this very frame
                 continue
-            if not 1 < frame - instance.last <= LOST_AFTER:
+            if not 1 < frame - instance.last <= LOST_AFTER or not self._may_join(group, instance):
                 continue
             there = instance.expected(frame)
             away = np.hypot(centre[0] - there[0], centre[1] - there[1])
@@ -177,26 +226,6 @@ class Linker:
         new = Instance(len(self.instances) + 1)
         self.instances[new.id] = new
         return new
-
-    def _split(self, ids_HW: Ids) -> None:
-        """Two large parts that stay apart are two instances; the larger keeps the id."""
-        for i in np.unique(ids_HW[ids_HW > 0]):
-            instance = self.instances[int(i)]
-            mask = (ids_HW == i).astype(np.uint8)
-            # parts of one body are close together: a gap of a few pixels does not count
-            near = cv2.dilate(mask, np.ones((7, 7), np.uint8))
-            count, parts_HW = cv2.connectedComponents(near)
-            areas = np.bincount(parts_HW[mask > 0], minlength=count)
-            order = np.argsort(-areas, kind="stable")
-            if count < 3 or areas[order[1]] < APART_SHARE * areas.sum():
-                instance.apart = 0
-                continue
-            instance.apart += 1
-            if instance.apart >= APART_FRAMES:
-                new = Instance(len(self.instances) + 1)
-                self.instances[new.id] = new
-                ids_HW[(parts_HW == order[1]) & (mask > 0)] = new.id
-                instance.apart = 0
 
     def _update(
         self,
@@ -213,16 +242,17 @@ class Linker:
         instance.update_whole(frame, _centre(inside_HW), _histogram(colours, inside_HW))
 
 
-def _share(
-    ids_HW: Ids, inside_HW: npt.NDArray[np.bool_], predicted_HW: Ids, candidates: list[int]
-) -> None:
-    """Divide a region between instances: each pixel goes to the nearest prediction."""
-    distances = [
-        cv2.distanceTransform((predicted_HW != i).astype(np.uint8), cv2.DIST_L2, 5)
-        for i in candidates
-    ]
-    nearest_HW = np.array(candidates, np.int32)[np.argmin(distances, axis=0)]
-    ids_HW[inside_HW] = nearest_HW[inside_HW]
+def _neighbours(ids_HW: Ids) -> list[tuple[int, int]]:
+    """Pairs of ids that touch, either way around."""
+    pairs = []
+    for one_HW, two_HW in (
+        (ids_HW[:, NEXT_TO:], ids_HW[:, :-NEXT_TO]),
+        (ids_HW[NEXT_TO:], ids_HW[:-NEXT_TO]),
+    ):
+        beside = (one_HW != two_HW) & (one_HW > 0) & (two_HW > 0)
+        pairs.append(np.stack([one_HW[beside], two_HW[beside]], 1))
+    both = np.concatenate(pairs)
+    return [(int(a), int(b)) for a, b in np.unique(np.concatenate([both, both[:, ::-1]]), axis=0)]
 
 
 def _centre(inside_HW: npt.NDArray[np.bool_]) -> tuple[float, float]:

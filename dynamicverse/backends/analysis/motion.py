@@ -1,14 +1,16 @@
 """The embedded analysis: what moves is what the camera's motion does not explain.
 
 No weights, no categories. The steps: evidence of every frame against robust background
-models over gaps of 1, 2, 4 and 8 frames (`evidence`); votes along the flow over the whole
-clip (`votes`); colour models and edge-aware smoothing (`appearance`); instances linked over
-time (`instances`); facts (`describe`). Works at a longer side of 216 px; memory does not grow
-with the clip, a temporary folder does (0.7 MB a frame).
+models over gaps of 1 to 16 frames (`evidence`, `rigidity`); votes along the flow over the
+whole clip (`votes`); colour models and edge-aware smoothing (`appearance`); what moves split
+by motion (`parts`) and linked over time (`instances`); facts (`describe`). Works at a longer
+side of 216 px; a temporary folder grows with the clip (0.7 MB a frame), memory by some kB a
+frame.
 
 What cannot be told apart: a near static thing whose whole outline is in the picture, before a
 flat or distant background that shows no other parallax, looks like a thing that moves; and
-where there is parallax, a thing that moves along the epipolar lines looks static.
+where there is parallax, a thing that moves along the epipolar lines looks static as long as
+it keeps in step with the camera.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from dynamicverse.backends.analysis.background import plane_flow
 from dynamicverse.backends.analysis.describe import Track, camera_motion, describe
 from dynamicverse.backends.analysis.evidence import Evidence, collect_evidence
 from dynamicverse.backends.analysis.instances import Ids, Linker
+from dynamicverse.backends.analysis.parts import Points
 from dynamicverse.backends.analysis.votes import LIMIT, Votes, vote
 from dynamicverse.backends.analysis.working import FrameStore, Map, Scratch, WorkingClip
 from dynamicverse.config import AnalysisConfig
@@ -142,16 +145,25 @@ def _link(
     def stored_votes(t: int) -> Map:
         return stored[t].astype(np.float32) * np.float32(VOTE_STEP)
 
-    linker = Linker()
-    ratios = colour_ratios(clip.frame_count, COLOUR_RADIUS, COLOUR_NEAR, clip.rgb, stored_votes)
+    points = Points()
+    moving = scratch.store((clip.height, clip.width), np.bool_)
+    count = clip.frame_count
+    ratios = colour_ratios(count, COLOUR_RADIUS, COLOUR_NEAR, clip.rgb, stored_votes)
     for t, ratio_HW in enumerate(ratios):
-        votes_HW, rgb_HW3 = stored_votes(t), clip.rgb(t)
-        unary_HW = votes_HW + np.float32(COLOUR_WEIGHT) * ratio_HW
-        smooth = EdgeAwareFilter(rgb_HW3, REACH, CONTRAST)
+        unary_HW = stored_votes(t) + np.float32(COLOUR_WEIGHT) * ratio_HW
+        smooth = EdgeAwareFilter(clip.rgb(t), REACH, CONTRAST)
         moving_HW = smooth_labels(unary_HW, smooth, STRENGTH) > 0
+        moving[t] = moving_HW
+        points.add(moving_HW, clip.flow(t, 1) if t + 1 < count else None)
+        progress((t + 1) // 2)
+    groups = points.groups()
+    linker = Linker(groups.apart)
+    for t in range(count):
         backward = clip.flow(t, -1)[0] if t else None
-        ids[t] = linker.add(t, moving_HW, votes_HW, rgb_HW3, backward)
-        progress(t + 1)
+        moving_HW = moving[t]
+        groups_HW = groups.spread(t, moving_HW)
+        ids[t] = linker.add(t, moving_HW, groups_HW, stored_votes(t), clip.rgb(t), backward)
+        progress((count + t + 1) // 2)
     return linker
 
 

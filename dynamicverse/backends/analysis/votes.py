@@ -5,7 +5,8 @@ by how much parallax the rest of the scene shows:
 - no parallax (a camera that rotates, or a flat or distant background): whatever leaves the
   plane moves. Of that, what rises above its surroundings counts in full; what runs out of the
   picture at the same level counts only where it also leaves the epipolar lines;
-- parallax: only what leaves the epipolar lines moves.
+- parallax: only what leaves the epipolar lines, or the one rigid scene that fits all gaps,
+  moves.
 Nothing is taken for background because it is at the border.
 """
 
@@ -23,6 +24,7 @@ from dynamicverse.backends.analysis.evidence import Evidence
 from dynamicverse.backends.analysis.working import FrameStore, Map, Scratch, WorkingClip
 
 MEMORY = 0.8  # weight of the past per frame
+RIGID_MEMORY = 0.97  # the same of the rigid scene: what once left it may keep in step for long
 SPEED_FLOOR = 0.05  # working px a frame; slower is not told from noise
 SPEED_SHARE = 0.4  # of the speed of what moves near a pixel: slower is rest beside it
 SPEED_SHARE_FAR = 0.2  # of the speed of what moves anywhere
@@ -35,7 +37,8 @@ UNKNOWN = -0.3  # vote where flow says moving and the picture cannot confirm it
 LIMIT = 2.0  # votes are log2 of residual over threshold, cut to ±LIMIT
 FULL_SCALE = 64.0  # working px a frame; the codes of stored evidence end here
 FINE = 0.01  # working px a frame; codes are linear below, logarithmic above
-CHANNELS = 5  # plane, plane raw, epipolar, epipolar raw, parallax
+AVERAGED = 6  # channels: plane, plane raw, epipolar, epipolar raw, rigid, rigid raw
+RIGID_NOISES = 2.2  # residual that leaves the rigid scene
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ class Votes:
 def vote(clip: WorkingClip, evidence: Iterable[Evidence], scratch: Scratch) -> Votes:
     """Combine the evidence of all frames."""
     count = clip.frame_count
-    coded = scratch.store((CHANNELS, clip.height, clip.width), np.uint8)
-    past = scratch.store((CHANNELS - 1, clip.height, clip.width), np.uint8)
+    coded = scratch.store((AVERAGED + 1, clip.height, clip.width), np.uint8)
+    past = scratch.store((AVERAGED, clip.height, clip.width), np.uint8)
     noise_F, plane_F33 = _look_back(clip, evidence, coded, past)
     peak_plane_F, peak_epipolar_F = _look_ahead(clip, coded, past, noise_F)
     plane_F = np.maximum(_median(peak_plane_F, NEAR), 0.3 * np.median(peak_plane_F))
@@ -69,13 +72,16 @@ def vote(clip: WorkingClip, evidence: Iterable[Evidence], scratch: Scratch) -> V
     epipolar_threshold_F = np.maximum(noise_F, EPIPOLAR_SHARE * epipolar_F)
 
     def frame(t: int) -> Map:
-        plane, raw, epipolar, epipolar_raw = _decode(coded[t])[:4]
+        plane, raw, epipolar, epipolar_raw, rigid, rigid_raw = _decode(coded[t])[:AVERAGED]
         w = np.float32(rotating_F[t])
         slow_HW = _slow(plane, plane_F[t])
         seen_HW = w * _log(plane, slow_HW)
-        seen_HW += (1 - w) * _log(epipolar, epipolar_threshold_F[t])
+        rigid, rigid_raw = np.sqrt(rigid), np.sqrt(rigid_raw)
+        lines_HW, scene_HW = _log(epipolar, epipolar_threshold_F[t]), _log(rigid, RIGID_NOISES)
+        seen_HW += (1 - w) * np.maximum(lines_HW, scene_HW)
         flow_HW = w * _log(raw, slow_HW)
-        flow_HW += (1 - w) * _log(epipolar_raw, epipolar_threshold_F[t])
+        lines_HW = _log(epipolar_raw, epipolar_threshold_F[t])
+        flow_HW += (1 - w) * np.maximum(lines_HW, _log(rigid_raw, RIGID_NOISES))
         doubt_HW = np.maximum(seen_HW, np.minimum(flow_HW, np.float32(UNKNOWN)))
         return np.where(seen_HW > 0, seen_HW, doubt_HW)
 
@@ -88,11 +94,20 @@ def _look_back(
     """Store the evidence of every frame, and its average over the frames before."""
     noise_F = np.ones(clip.frame_count)
     plane_F33 = np.full((clip.frame_count, 3, 3), np.nan)
-    memory = _Memory(clip, -1)
+    memory, long_memory = _Memory(clip, -1, MEMORY), _Memory(clip, -1, RIGID_MEMORY)
     for t, found in enumerate(evidence):
-        maps = (found.plane_HW, found.plane_raw_HW, found.epipolar_HW, found.epipolar_raw_HW)
+        maps = (
+            found.plane_HW,
+            found.plane_raw_HW,
+            found.epipolar_HW,
+            found.epipolar_raw_HW,
+            found.rigid_HW,
+            found.rigid_raw_HW,
+        )
         coded[t] = _encode(np.stack([*maps, found.parallax_HW]))
-        past[t] = _encode(memory.add(t, np.stack(maps, -1)).transpose(2, 0, 1))
+        near = memory.add(t, np.stack(maps[:4], -1))
+        far = long_memory.add(t, np.stack(maps[4:], -1))
+        past[t] = _encode(np.concatenate([near, far], -1).transpose(2, 0, 1))
         noise_F[t] = found.noise
         if found.plane_H is not None:
             plane_F33[t] = found.plane_H
@@ -107,24 +122,26 @@ def _look_ahead(
     Rewrites `coded`: plane residuals become their part that may move without parallax.
     """
     peak_plane_F, peak_epipolar_F = np.zeros(clip.frame_count), np.zeros(clip.frame_count)
-    memory = _Memory(clip, 1)
+    memory, long_memory = _Memory(clip, 1, MEMORY), _Memory(clip, 1, RIGID_MEMORY)
     for t in reversed(range(clip.frame_count)):
         maps = _decode(coded[t])
-        after = memory.add(t, np.ascontiguousarray(maps[:4].transpose(1, 2, 0)))
-        plane, raw, epipolar, epipolar_raw = (_decode(past[t]) + after.transpose(2, 0, 1)) / 2
+        maps_HWC = np.ascontiguousarray(maps[:AVERAGED].transpose(1, 2, 0))
+        near, far = memory.add(t, maps_HWC[..., :4]), long_memory.add(t, maps_HWC[..., 4:])
+        averaged = (_decode(past[t]) + np.concatenate([near, far], -1).transpose(2, 0, 1)) / 2
+        plane, raw, epipolar, epipolar_raw = averaged[:4]
         plane = np.maximum(_rises(plane), np.minimum(plane, epipolar))
         raw = np.maximum(_rises(raw), np.minimum(raw, epipolar_raw))
         peak_plane_F[t] = _peak(plane, SPEED_FLOOR)
         peak_epipolar_F[t] = _peak(epipolar, noise_F[t])
-        coded[t] = _encode(np.stack([plane, raw, epipolar, epipolar_raw, maps[4]]))
+        coded[t] = _encode(np.stack([plane, raw, *averaged[2:], maps[AVERAGED]]))
     return peak_plane_F, peak_epipolar_F
 
 
 class _Memory:
     """A weighted average along the flow; step -1 comes from the past, 1 from the future."""
 
-    def __init__(self, clip: WorkingClip, step: int) -> None:
-        self._clip, self._step = clip, step
+    def __init__(self, clip: WorkingClip, step: int, memory: float) -> None:
+        self._clip, self._step, self._memory = clip, step, np.float32(memory)
         self._mean: Map | None = None
         self._weight: Map | None = None
 
@@ -134,7 +151,7 @@ class _Memory:
             self._weight = np.ones(maps_HWC.shape[:2], np.float32)
             return maps_HWC
         flow_HW2, valid_HW = self._clip.flow(frame, self._step)
-        weight_HW = self._clip.warp(self._weight, flow_HW2) * valid_HW * np.float32(MEMORY)
+        weight_HW = self._clip.warp(self._weight, flow_HW2) * valid_HW * self._memory
         mean_HWC = self._clip.warp(self._mean, flow_HW2)
         self._weight = weight_HW + 1
         self._mean = (maps_HWC + weight_HW[..., None] * mean_HWC) / self._weight[..., None]
@@ -165,7 +182,7 @@ def _parallax(coded: npt.NDArray[np.uint8], speed: float) -> float:
     maps = _decode(coded)
     moving_HW = (_rises(maps[0]) > 0.2 * max(speed, SPEED_FLOOR)).astype(np.uint8)
     outside_HW = cv2.dilate(moving_HW, np.ones((5, 5), np.uint8)) == 0
-    return float(maps[4][outside_HW].mean()) if outside_HW.mean() > 0.05 else 1.0
+    return float(maps[AVERAGED][outside_HW].mean()) if outside_HW.mean() > 0.05 else 1.0
 
 
 def _peak(speed_HW: Map, floor: float) -> float:

@@ -146,7 +146,7 @@ class QwenCaptioner:
 
     @property
     def _source(self) -> str:
-        return f"qwen: {self._vlm.model}"[:100]
+        return f"{self.info.name}: {self._vlm.model}"[:100]
 
     def _shown(self, evidence: Evidence) -> list[Picture]:
         frames = spread(evidence.keyframes, self._vlm.pictures)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from dynamicverse.backends import BackendInfo, weights
-from dynamicverse.backends.accelerator import Batches, device, download, half, package, upload
+from dynamicverse.backends.accelerator import Network, download, half, package, upload
 from dynamicverse.backends.depth import Depth, Rgb
 from dynamicverse.config import CamerasConfig, DepthConfig
 from dynamicverse.formats.intrinsics import PriorIntrinsics
@@ -23,7 +23,7 @@ FAR = 0.98  # of the greatest depth that the model can say: beyond that it is on
 BATCH = 16
 
 
-class DepthAnything:
+class DepthAnything(Network):
     """Metric depth without confidence: it is 1 wherever there is depth."""
 
     info = BackendInfo(
@@ -34,28 +34,26 @@ class DepthAnything:
         device="cuda",
         memory_gb=4.0,
         batch_size=BATCH,
+        packages=("transformers", "torchvision"),
     )
 
     def __init__(
         self, settings: DepthConfig, model: Any | None = None, processor: Any | None = None
     ) -> None:
         """model, processor: of `transformers`; None: from the weights of the configuration."""
-        self.notes: list[str] = []
-        self._where = device()
-        self.device = str(self._where)
+        super().__init__(BATCH)
         if model is None:
             model, processor = _loaded(settings)
         self._model = model.to(self._where).eval()
         self._processor: Any = processor
         self._limit = FAR * float(model.config.max_depth)
-        self._batches = Batches(BATCH, self.notes)
 
     def intrinsics(self, frames: Iterator[Rgb]) -> PriorIntrinsics | None:
         """The camera that the reconstruction assumes as well: the model does not say."""
         for height, width in (frame.shape[:2] for frame in islice(frames, 1)):
             focal = CamerasConfig().focal * max(height, width)
             cx, cy = (width - 1) / 2, (height - 1) / 2
-            return PriorIntrinsics(fx=focal, fy=focal, cx=cx, cy=cy, source="assumed")
+            return PriorIntrinsics(fx=focal, fy=focal, cx=cx, cy=cy, source="assumed", metric=True)
         return None
 
     def stream(

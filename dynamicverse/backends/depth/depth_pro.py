@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from dynamicverse.backends import BackendInfo, weights
-from dynamicverse.backends.accelerator import Batches, device, download, half, package, upload
+from dynamicverse.backends.accelerator import Network, download, half, package, upload
 from dynamicverse.backends.depth import Depth, Rgb
 from dynamicverse.config import DepthConfig
 from dynamicverse.formats.intrinsics import PriorIntrinsics
@@ -25,7 +25,7 @@ FOCAL_STEP = 5  # every so many frames say their focal length; the clip has the 
 NEAR, FAR = 1e-2, 1e3  # metres; outside, a depth is unknown
 
 
-class DepthPro:
+class DepthPro(Network):
     """Metric depth without confidence: it is 1 wherever there is depth."""
 
     info = BackendInfo(
@@ -36,20 +36,18 @@ class DepthPro:
         device="cuda",
         memory_gb=28.0,
         batch_size=BATCH,
+        packages=("transformers", "torchvision"),
     )
 
     def __init__(
         self, settings: DepthConfig, model: Any | None = None, processor: Any | None = None
     ) -> None:
         """model, processor: of `transformers`; None: from the pulled weights."""
-        self.notes: list[str] = []
-        self._where = device()
-        self.device = str(self._where)
+        super().__init__(BATCH)
         if model is None:
             model, processor = _loaded()
         self._model = model.to(self._where).eval()
         self._processor: Any = processor
-        self._batches = Batches(BATCH, self.notes)
 
     def intrinsics(self, frames: Iterator[Rgb]) -> PriorIntrinsics | None:
         """The median focal length of every FOCAL_STEP-th frame, centred."""
@@ -61,7 +59,7 @@ class DepthPro:
         views = list(self._batches.run(some, self._view))
         focal = 0.5 * width / float(np.tan(0.5 * np.deg2rad(np.median(views))))
         cx, cy = (width - 1) / 2, (height - 1) / 2
-        return PriorIntrinsics(fx=focal, fy=focal, cx=cx, cy=cy, source="depth_pro")
+        return PriorIntrinsics(fx=focal, fy=focal, cx=cx, cy=cy, source="depth_pro", metric=True)
 
     def stream(
         self, frames: Iterator[Rgb], camera: PriorIntrinsics

@@ -16,11 +16,12 @@ from dynamicverse.backends import BackendInfo
 from dynamicverse.backends.flow import Flow, Rgb
 from dynamicverse.config import KeyframesConfig
 
+REFINEMENTS = 3  # variational; against exact flow no worse than the preset's five, and faster
 MIN_SIDE = 16  # px; smaller frames are padded, the pyramid needs this much
 
 
 class DisFlow:
-    """DIS at its medium preset: patches at half resolution, five variational refinements.
+    """DIS at its medium preset: patches at half resolution; three variational refinements.
 
     Both directions run at the same time; the result does not depend on the number of
     threads.
@@ -46,7 +47,9 @@ class DisFlow:
 
 
 def _solver() -> cv2.DISOpticalFlow:
-    return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    solver = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    solver.setVariationalRefinementIterations(REFINEMENTS)
+    return solver
 
 
 def _flow(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from dynamicverse.backends import BackendInfo, weights
-from dynamicverse.backends.accelerator import Batches, device, download, package, upload
+from dynamicverse.backends.accelerator import Network, download, package, upload
 from dynamicverse.backends.flow import Flow, Rgb
 from dynamicverse.config import KeyframesConfig
 
@@ -21,7 +21,7 @@ STRIDE, LEAST = 8, 128  # px: sides that the network takes
 INSTALL = "pip install 'dynamicverse[gpu]'"
 
 
-class Raft:
+class Raft(Network):
     """RAFT, both directions of a pair in one batch; single precision (with TF32 on a GPU)."""
 
     info = BackendInfo(
@@ -32,15 +32,13 @@ class Raft:
         device="cuda",
         memory_gb=16.0,
         batch_size=BATCH,
+        packages=("torchvision",),
     )
 
     def __init__(self, settings: KeyframesConfig, model: Any | None = None) -> None:
         """model: torchvision's `raft_large()`; None: with the pulled weights."""
-        self.notes: list[str] = []
-        self._where = device()
-        self.device = str(self._where)
+        super().__init__(BATCH)
         self._model = (_loaded() if model is None else model).to(self._where).eval()
-        self._batches = Batches(BATCH, self.notes)
 
     def stream(self, frames: Iterator[Rgb]) -> Iterator[tuple[Flow, Flow]]:
         """Forward and backward flow (H,W,2) px of every pair of consecutive frames."""

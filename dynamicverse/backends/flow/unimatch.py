@@ -7,18 +7,21 @@ optical flow via global matching" (CVPR 2022).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
 import torch
 
 from dynamicverse.backends import BackendInfo, weights
-from dynamicverse.backends.accelerator import Batches, device, package, upload
+from dynamicverse.backends.accelerator import Network, package, upload
 from dynamicverse.backends.flow import Flow, Rgb
+from dynamicverse.backends.flow.matching import consecutive_flow, volume_bytes
 from dynamicverse.backends.flow.raft import both
 from dynamicverse.config import KeyframesConfig
 
 BATCH = 4  # pairs; each is solved in both directions
+MOST_BYTES = 14e9  # of correlations held at a time: fewer pairs of large pictures
 INSTALL = "pip install 'dynamicverse[gpu]'"
 
 
@@ -32,36 +35,35 @@ def _info(name: str) -> BackendInfo:
         device="cuda",
         memory_gb=24.0,
         batch_size=BATCH,
+        packages=("ptlflow",),
     )
 
 
-class UniMatch:
-    """UniMatch with two scales and six refinements, in single precision (TF32 on a GPU)."""
+class UniMatch(Network):
+    """UniMatch, two scales and six refinements; `matching` tells what is in half precision."""
 
     info = _info("unimatch")
     network = "unimatch_sc2_ref6"  # its name in ptlflow
 
     def __init__(self, settings: KeyframesConfig, model: Any | None = None) -> None:
         """model: of ptlflow; None: with the pulled weights."""
-        self.notes: list[str] = []
-        self._where = device()
-        self.device = str(self._where)
+        super().__init__(BATCH)
         self._model = (self._loaded() if model is None else model).to(self._where).eval()
-        self._batches = Batches(BATCH, self.notes)
+        self._tools = import_module(type(self._model).__module__)
 
     def stream(self, frames: Iterator[Rgb]) -> Iterator[tuple[Flow, Flow]]:
         """Forward and backward flow (H,W,2) px of every pair of consecutive frames."""
         return self._batches.run(pairwise(frames), self._flow)
 
     def _flow(self, pairs: list[tuple[Rgb, Rgb]]) -> list[tuple[Flow, Flow]]:
-        # ptlflow takes BGR in 0..1 and pads by itself
-        first_B3HW = upload([a for a, _ in pairs], self._where).flip(1).float() / 255
-        second_B3HW = upload([b for _, b in pairs], self._where).flip(1).float() / 255
-        there = torch.stack([first_B3HW, second_B3HW], dim=1)
-        images_S23HW = torch.cat([there, there.flip(1)]).contiguous()
-        # cuDNN refuses the grid_sample of a batch of local windows; torch's own takes it
-        with torch.backends.cudnn.flags(enabled=False):
-            return both(self._model({"images": images_S23HW})["flows"][:, 0])
+        fit = max(1, int(MOST_BYTES / volume_bytes(*pairs[0][0].shape[:2])))
+        starts = range(0, len(pairs), fit)
+        return [flow for start in starts for flow in self._solved(pairs[start : start + fit])]
+
+    def _solved(self, pairs: list[tuple[Rgb, Rgb]]) -> list[tuple[Flow, Flow]]:
+        frames = [pairs[0][0], *(second for _, second in pairs)]
+        bgr_F3HW = upload(frames, self._where).flip(1).float() / 255
+        return both(torch.cat(consecutive_flow(self._model, self._tools, bgr_F3HW)))
 
     def _loaded(self) -> Any:
         name = self.info.name

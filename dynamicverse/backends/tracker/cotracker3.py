@@ -16,8 +16,22 @@ import numpy.typing as npt
 import torch
 
 from dynamicverse.backends import BackendInfo, weights
-from dynamicverse.backends.accelerator import Batches, ahead, device, download, package, upload
+from dynamicverse.backends.accelerator import (
+    Network,
+    ahead,
+    download,
+    half,
+    package,
+    upload,
+)
 from dynamicverse.backends.tracker import FrameReader, TrackSet
+from dynamicverse.backends.tracker.cotracker_steps import (
+    features,
+    follow,
+    online_window,
+    tables,
+    use_fused_attention,
+)
 from dynamicverse.backends.tracker.trackset import Samples, assemble
 from dynamicverse.config import TracksConfig
 
@@ -40,8 +54,8 @@ class _Followed:
     confidence_F: npt.NDArray[np.float32]
 
 
-class CoTracker3:
-    """CoTracker3, in single precision (TF32 on a GPU)."""
+class CoTracker3(Network):
+    """CoTracker3; positions in single precision, the networks in half on a GPU."""
 
     info = BackendInfo(
         name="cotracker3",
@@ -51,29 +65,32 @@ class CoTracker3:
         device="cuda",
         memory_gb=20.0,
         batch_size=BATCH,
+        packages=("cotracker",),
     )
 
     def __init__(self, settings: TracksConfig, models: tuple[Any, Any] | None = None) -> None:
         """models: offline and online; None: with the pulled weights."""
-        self.notes: list[str] = []
-        self._where = device()
-        self.device = str(self._where)
+        super().__init__(BATCH)
         self._settings = settings
         offline, online = _loaded() if models is None else models
         self._offline = offline.to(self._where).eval()
         self._online = online.to(self._where).eval()
-        self._batches = Batches(BATCH, self.notes)
+        for model in (self._offline, self._online):
+            use_fused_attention(model)
+        self._online.forward_window = online_window(self._online)
 
     def track(self, frames: FrameReader, progress: Callable[[int], None]) -> TrackSet:
         """Tracks of the whole clip.
 
-        Memory: 1.2 MB of the device for each frame, 20 bytes for each visible sample.
+        Memory: 50 MB of the device for each frame (online 1.2 MB), 20 bytes for each visible
+        sample.
         """
         count = len(frames)
         online = self._settings.cotracker3 == "online" or (
             self._settings.cotracker3 == "auto" and count > MAX_OFFLINE
         )
-        video_F3HW, size = self._video(frames)
+        video, size = self._video(frames)
+        seen = video if online else self._features(video)
         points_S2 = grid(size, self._settings.grid_size)
         samples: list[Samples] = []
         query_frames = list(range(0, count, self._settings.interval))
@@ -83,7 +100,7 @@ class CoTracker3:
             def follow(
                 points: list[npt.NDArray[np.float32]], start: int = start
             ) -> list[_Followed]:
-                return self._follow(video_F3HW, size, np.array(points), start, online)
+                return self._follow(seen, size, np.array(points), start, online)
 
             first = turn * len(points_S2)
             for found in self._batches.parts(list(points_S2), follow):
@@ -108,30 +125,34 @@ class CoTracker3:
             )
         return torch.cat(small), size
 
+    @torch.inference_mode()
+    def _features(self, video_F3HW: torch.Tensor) -> tuple[Any, Any]:
+        levels = features(self._offline, video_F3HW)
+        return levels, tables(self._offline, levels)
+
     def _follow(
         self,
-        video_F3HW: torch.Tensor,
+        seen: Any,
         size: tuple[int, int],
         points_N2: npt.NDArray[np.float32],
         start: int,
         online: bool,
     ) -> list[_Followed]:
-        """The points of frame `start` in all frames: forwards from there, and backwards."""
+        """The points of frame `start` in all frames: forwards from there, and backwards.
+
+        seen: the clip (F,3,H,W) for the online model, its features for the offline one.
+        """
         run = self._windows if online else self._whole
-        count, (height, width) = len(video_F3HW), video_F3HW.shape[2:]
+        height, width = self._offline.model_resolution
         scale_2 = torch.tensor(
             [(width - 1) / max(size[0] - 1, 1), (height - 1) / max(size[1] - 1, 1)],
             device=self._where,
         )
         query_N3 = self._queries(points_N2, scale_2, start, (height, width))
-        found = run(video_F3HW, query_N3)
+        found = run(seen, query_N3, False)
         if start > 0:
-            reverse_N3 = query_N3.clone()
-            reverse_N3[:, 0] = count - 1 - reverse_N3[:, 0]
-            back = run(video_F3HW.flip(0), reverse_N3)
-            found = [
-                torch.cat([b.flip(0)[:start], f[start:]]) for f, b in zip(found, back, strict=True)
-            ]
+            back = run(seen, query_N3, True)
+            found = [torch.cat([b[:start], f[start:]]) for f, b in zip(found, back, strict=True)]
         position_FN2, visible_FN, sure_FN = (values[:, : len(points_N2)] for values in found)
         position_FN2 = position_FN2 / scale_2
         shown_FN = visible_FN * sure_FN > ONLINE_VISIBLE if online else visible_FN > OFFLINE_VISIBLE
@@ -159,19 +180,28 @@ class CoTracker3:
         frame[: len(points_N2)] = start
         return torch.cat([frame, positions], dim=1)
 
-    def _whole(self, video_F3HW: torch.Tensor, query_N3: torch.Tensor) -> list[torch.Tensor]:
-        """Positions (F,N,2), visibility and confidence (F,N) by the offline model."""
-        found = self._offline(video_F3HW[None].float(), query_N3[None], iters=ITERATIONS)
-        return [values[0] for values in found[:3]]
+    def _whole(self, seen: Any, query_N3: torch.Tensor, reverse: bool) -> list[torch.Tensor]:
+        """Positions (F,N,2), visibility and confidence (F,N) by the offline model.
 
-    def _windows(self, video_F3HW: torch.Tensor, query_N3: torch.Tensor) -> list[torch.Tensor]:
+        reverse: the model sees the clip from its end; the frames are in the clip's order.
+        """
+        levels, found = seen
+        return list(follow(self._offline, levels, found, query_N3, ITERATIONS, reverse))
+
+    def _windows(
+        self, video_F3HW: torch.Tensor, query_N3: torch.Tensor, reverse: bool
+    ) -> list[torch.Tensor]:
         """The same by the online model, window after window."""
+        if reverse:
+            video_F3HW, query_N3 = video_F3HW.flip(0), query_N3.clone()
+            query_N3[:, 0] = len(video_F3HW) - 1 - query_N3[:, 0]
         self._online.init_video_online_processing()
         step = ONLINE_WINDOW // 2
         for start in range(0, max(1, len(video_F3HW) - step), step):
             window = video_F3HW[None, start : start + ONLINE_WINDOW].float()
-            found = self._online(window, query_N3[None], iters=ITERATIONS, is_online=True)
-        return [values[0] for values in found[:3]]
+            with half(self._where):
+                found = self._online(window, query_N3[None], iters=ITERATIONS, is_online=True)
+        return [values[0].flip(0) if reverse else values[0] for values in found[:3]]
 
 
 def grid(size: tuple[int, int], grid_size: int) -> npt.NDArray[np.float32]:

@@ -62,6 +62,18 @@ app.kubernetes.io/component: vlm
 {{- end }}
 {{- end }}
 
+{{/* Surge needs GPUs that may not be there. */}}
+{{- define "vllm-qwen.strategy" -}}
+{{- if .Values.strategy -}}
+{{- toYaml .Values.strategy }}
+{{- else if or .Values.keda.enabled .Values.hpa.enabled (gt (int .Values.replicas) 1) -}}
+type: RollingUpdate
+rollingUpdate: {maxSurge: 0, maxUnavailable: 1}
+{{- else -}}
+type: Recreate
+{{- end }}
+{{- end }}
+
 {{- define "vllm-qwen.url" -}}
 {{- printf "http://%s.%s.svc:%v/v1" (include "vllm-qwen.fullname" .) .Release.Namespace .Values.service.port }}
 {{- end }}

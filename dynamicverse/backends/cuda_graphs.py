@@ -1,0 +1,68 @@
+"""Functions that launch many small kernels, replayed as CUDA graphs.
+
+A network that works frame by frame and object by object keeps the CPU busier than the GPU:
+launching its kernels takes longer than running them. A graph launches them all at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+MOST = 64  # graphs of one function: further shapes run as they are
+
+
+class Graphed:
+    """A function of tensors without data-dependent control flow; the same results, faster.
+
+    Every combination of shapes and other arguments runs as it is the first time, is captured
+    the second time, and is replayed from then on. Not safe for several threads. Without CUDA
+    tensors among its arguments it is the function itself.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._seen: set[Any] = set()
+        self._graphs: dict[Any, tuple[torch.cuda.CUDAGraph, list[torch.Tensor], Any]] = {}
+        self._pool: Any = None
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        leaves, form = pytree.tree_flatten((arguments, named))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        if not any(tensor.is_cuda for tensor in tensors):
+            return self._function(*arguments, **named)
+        key = tuple(
+            (leaf.shape, leaf.dtype) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves
+        )
+        if key not in self._graphs:
+            if key not in self._seen or len(self._graphs) == MOST:
+                self._seen.add(key)
+                return self._function(*arguments, **named)
+            self._graphs[key] = self._captured(leaves, form)
+        graph, inputs, output = self._graphs[key]
+        for held, given in zip(inputs, tensors, strict=True):
+            held.copy_(given)
+        graph.replay()
+        # the next replay writes over the graph's own tensors
+        return pytree.tree_map_only(torch.Tensor, torch.clone, output)
+
+    def _captured(
+        self, leaves: list[Any], form: Any
+    ) -> tuple[torch.cuda.CUDAGraph, list[torch.Tensor], Any]:
+        held = [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        arguments, named = pytree.tree_unflatten(held, form)
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        cached = torch.is_autocast_cache_enabled()
+        torch.set_autocast_cache_enabled(False)  # a graph must not read what autocast drops
+        try:
+            # other threads go on decoding and copying meanwhile
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                output = self._function(*arguments, **named)
+        finally:
+            torch.set_autocast_cache_enabled(cached)
+        return graph, [leaf for leaf in held if isinstance(leaf, torch.Tensor)], output
