@@ -186,12 +186,12 @@ class _Clip:
         if missing:
             self.statements.append(f"{missing} of {frames} frames could not be registered")
         self.progress(frames, frames)
-        w2c = se3(world.structure.R_F33, world.structure.t_F3)
-        w2c[~registered_F] = np.nan
+        c2w = se3_inverse(se3(world.structure.R_F33, world.structure.t_F3))
+        c2w[~registered_F] = np.nan
         points = static_points(self.graph, world)
         return CameraSolution(
             "full",
-            se3_inverse(w2c),
+            c2w,
             self._K(world.structure),
             registered_F.copy(),
             source,
