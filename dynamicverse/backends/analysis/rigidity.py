@@ -24,7 +24,7 @@ from dynamicverse.backends.analysis.background import Array, Background
 from dynamicverse.backends.analysis.working import Map
 
 SHORTEST_GAP = 2  # frames; the parallax of one frame is noise
-FEWEST_GAPS, FEWEST_POINTS = 3, 300
+FEWEST_GAPS, FEWEST_POINTS = 5, 300
 STEP = 2  # px between the points that may be fitted
 LAYERS, LAYER_POINTS = 8, 300  # of parallax, and points that are fitted in each
 GUESSES, GUESS_POINTS = 60, 6

@@ -38,7 +38,7 @@ LIMIT = 2.0  # votes are log2 of residual over threshold, cut to ±LIMIT
 FULL_SCALE = 64.0  # working px a frame; the codes of stored evidence end here
 FINE = 0.01  # working px a frame; codes are linear below, logarithmic above
 AVERAGED = 6  # channels: plane, plane raw, epipolar, epipolar raw, rigid, rigid raw
-RIGID_NOISES = 2.2  # residual that leaves the rigid scene
+RIGID_NOISES = 2.6  # residual that leaves the rigid scene
 
 
 @dataclass(frozen=True)
