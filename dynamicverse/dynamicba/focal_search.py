@@ -124,7 +124,7 @@ def _narrowed(seen: Observations, count: int, start: Structure, tolerances: Tole
     free = free_cameras(len(distance), 0, int(np.argmax(distance)), start.t_F3)
     best, structure, median = start, replace(start, points_N3=points), np.inf
     loss_px = tolerances.loss_px
-    while loss_px >= LEAST_LOSS:
+    while loss_px >= min(LEAST_LOSS, tolerances.loss_px):  # once at least
         options = Options(
             "cauchy",
             loss_px,

@@ -238,6 +238,16 @@ def test_stretches_without_overlap_are_separate_segments() -> None:
     assert any("segment of their own" in line for line in found.statements)
 
 
+def test_a_loss_narrower_than_any_noise_is_kept() -> None:
+    clip = film(walk(14), room(500))
+    narrow = CONFIG.model_copy(
+        update={"cameras": CONFIG.cameras.model_copy(update={"loss_px": 0.3})}
+    )
+    found = solve_cameras(clip.tracks, narrow)
+    consistent(found, clip)
+    assert found.status == "full"
+
+
 def test_a_given_focal_length_is_kept_when_asked() -> None:
     clip = film(walk(14), room(500))
     wrong = replace_focal(TRUE_PRIOR, 600.0)

