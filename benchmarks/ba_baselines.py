@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from ba_problems import SIZE, Problem
 
-from dynamicverse.dynamicba.jacobians import rotations
-from dynamicverse.dynamicba.solver import Structure
+from dynamicverse.dynamicba.bundle.jacobians import rotations
+from dynamicverse.dynamicba.bundle.solver import Structure
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dynamicverse.dynamicba.blocks import Observations
-from dynamicverse.dynamicba.solver import Structure, free_cameras
+from dynamicverse.dynamicba.bundle.blocks import Observations
+from dynamicverse.dynamicba.bundle.solver import Structure, free_cameras
 from dynamicverse.geometry.alignment import trajectory_error
 from dynamicverse.geometry.lie import se3, se3_inverse, so3_exp
 

@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also where it is
 from ba_baselines import Run, adam, ceres
 from ba_problems import FOCAL, FOCAL_OFF, Problem, make, reference
 
-from dynamicverse.dynamicba.solver import FocalPrior, Options, Solution, solve
+from dynamicverse.dynamicba.bundle.solver import FocalPrior, Options, Solution, solve
 
 OPTIONS = Options("huber", 1.5, FocalPrior((1 + FOCAL_OFF) * FOCAL, 10.0))
 PARTS = ("ours", "ceres", "adam", "growth")

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamicverse.config import FuseConfig
-from dynamicverse.dynamicba import dynamic_points
-from dynamicverse.dynamicba.depth_sources import Clip
-from dynamicverse.dynamicba.dynamic_points import DynamicPoints
-from dynamicverse.dynamicba.fuse import (
+from dynamicverse.dynamicba.dense import dynamic_points
+from dynamicverse.dynamicba.dense.depth_sources import Clip
+from dynamicverse.dynamicba.dense.dynamic_points import DynamicPoints
+from dynamicverse.dynamicba.dense.fuse import (
     Cloud,
     FrameDepth,
     MovingClouds,

@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from dynamicverse.config import Config, ReconstructionConfig
 from dynamicverse.dynamicba.assemble import Assembler, FrameClouds, Scene4D
-from dynamicverse.dynamicba.depth_sources import Clip, DepthSource, PriorDepth, swept_depth
-from dynamicverse.dynamicba.flow_refinement import ReadFlow
+from dynamicverse.dynamicba.dense.depth_sources import Clip, DepthSource, PriorDepth, swept_depth
+from dynamicverse.dynamicba.dense.flow_refinement import ReadFlow
+from dynamicverse.dynamicba.dense.views import SparsePoints
 from dynamicverse.dynamicba.frame_pool import compute_device, in_order
-from dynamicverse.dynamicba.views import SparsePoints
 from dynamicverse.formats import (
     depth_exr,
     flow_png,
@@ -37,8 +37,8 @@ from dynamicverse.stages.base import Stage, StageContext
 from dynamicverse.stages.unit import focal_sigma, in_metres
 
 if TYPE_CHECKING:
-    from dynamicverse.dynamicba.cameras import CameraSolution
-    from dynamicverse.dynamicba.moving_objects import MovingObject
+    from dynamicverse.dynamicba.cameras.solve import CameraSolution
+    from dynamicverse.dynamicba.motion.moving_objects import MovingObject
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -67,7 +67,7 @@ class SceneViews:
 def run(scene: Scene, context: StageContext) -> None:
     """Write poses, depth and the fused scene; reads rgb, masks, tracks, a depth prior and flow."""
     # the solver needs torch, which takes seconds to import: only when there is work
-    from dynamicverse.dynamicba.cameras import solve_cameras
+    from dynamicverse.dynamicba.cameras.solve import solve_cameras
 
     settings = context.config.reconstruction
     steps = Steps(context)
@@ -152,9 +152,9 @@ def _labels(
     """Labels against motion, where the cameras are known well enough to tell."""
     if solution.status != "full":
         return Labels(tracked, np.full_like(solution.points_N3, np.nan), Relabelled(), [])
-    from dynamicverse.dynamicba.mapping import Tolerances
-    from dynamicverse.dynamicba.object_scale import Cameras
-    from dynamicverse.dynamicba.relabel import relabel
+    from dynamicverse.dynamicba.cameras.mapping import Tolerances
+    from dynamicverse.dynamicba.motion.object_scale import Cameras
+    from dynamicverse.dynamicba.motion.relabel import relabel
 
     limits = settings.cameras
     found = relabel(

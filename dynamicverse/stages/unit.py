@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dynamicverse.dynamicba.metric_scale import prior_scale
-from dynamicverse.dynamicba.views import SparsePoints
+from dynamicverse.dynamicba.dense.metric_scale import prior_scale
+from dynamicverse.dynamicba.dense.views import SparsePoints
 from dynamicverse.formats import depth_exr, intrinsics, tracks
 from dynamicverse.formats.reconstruction_info import Scale
 from dynamicverse.scene import Scene
 
 if TYPE_CHECKING:
-    from dynamicverse.dynamicba.cameras import CameraSolution
+    from dynamicverse.dynamicba.cameras.solve import CameraSolution
 
 
 def in_metres(

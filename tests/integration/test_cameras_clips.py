@@ -11,7 +11,7 @@ import pytest
 
 from dynamicverse.backends.tracker.klt import KltTracker
 from dynamicverse.config import ReconstructionConfig, TracksConfig
-from dynamicverse.dynamicba.cameras import CameraSolution, solve_cameras
+from dynamicverse.dynamicba.cameras.solve import CameraSolution, solve_cameras
 from dynamicverse.formats.tracks import Tracks
 from dynamicverse.geometry.alignment import trajectory_error
 from dynamicverse.stages.tracks import choose

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dynamicverse.dynamicba.contact import Anchor
-from dynamicverse.dynamicba.object_scale import Cameras
+from dynamicverse.dynamicba.motion.contact import Anchor
+from dynamicverse.dynamicba.motion.object_scale import Cameras
 from dynamicverse.formats.tracks import Tracks
 from dynamicverse.geometry.lie import nearest_rotation, rotation_angle, se3
 from dynamicverse.synthetic.cameras import pose

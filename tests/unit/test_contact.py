@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rendered import RenderedClip, render
 
-from dynamicverse.dynamicba import contact
+from dynamicverse.dynamicba.motion import contact
 
 FRAMES = 10
 LEVEL = np.array([[100, 0, 79.5], [0, 100, 40], [0, 0, 1.0]])  # of `ground`

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from object_clips import ObjectClip, hinged, things
 
-from dynamicverse.dynamicba.deforming_points import Rays, solve_deforming
-from dynamicverse.dynamicba.mapping import Tolerances
-from dynamicverse.dynamicba.moving_objects import MovingObject, solve_objects
+from dynamicverse.dynamicba.cameras.mapping import Tolerances
+from dynamicverse.dynamicba.motion.deforming_points import Rays, solve_deforming
+from dynamicverse.dynamicba.motion.moving_objects import MovingObject, solve_objects
 
 FRAMES = 30
 LIMITS = Tolerances(3.0, np.radians(1.0), 1.0)

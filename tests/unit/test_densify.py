@@ -11,12 +11,12 @@ import pytest
 from rendered import RenderedClip, render
 
 from dynamicverse.config import DenseConfig
-from dynamicverse.dynamicba import semiglobal, sweep
-from dynamicverse.dynamicba.agreement import DepthView, agree
-from dynamicverse.dynamicba.densify import Densifier, WorkSize
-from dynamicverse.dynamicba.scaling import densify_with_prior
-from dynamicverse.dynamicba.upsample import upsample
-from dynamicverse.dynamicba.views import SparsePoints, View, choose_views, depth_range
+from dynamicverse.dynamicba.dense import semiglobal, sweep
+from dynamicverse.dynamicba.dense.agreement import DepthView, agree
+from dynamicverse.dynamicba.dense.densify import Densifier, WorkSize
+from dynamicverse.dynamicba.dense.scaling import densify_with_prior
+from dynamicverse.dynamicba.dense.upsample import upsample
+from dynamicverse.dynamicba.dense.views import SparsePoints, View, choose_views, depth_range
 
 SIZE = (208, 120)
 FRAMES = 11

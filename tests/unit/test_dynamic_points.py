@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from rendered import RenderedClip, render
 
-from dynamicverse.dynamicba import dynamic_points
-from dynamicverse.dynamicba.dynamic_points import DynamicPoints
-from dynamicverse.dynamicba.fuse import FrameDepth
-from dynamicverse.dynamicba.moving_objects import MovingObject
+from dynamicverse.dynamicba.dense import dynamic_points
+from dynamicverse.dynamicba.dense.dynamic_points import DynamicPoints
+from dynamicverse.dynamicba.dense.fuse import FrameDepth
+from dynamicverse.dynamicba.motion.moving_objects import MovingObject
 from dynamicverse.formats.tracks import Tracks
 
 FRAMES = 10

@@ -9,7 +9,7 @@ import pytest
 from camera_clips import FOCAL, SIZE, Clip, drive, film, pan, room, walk
 
 from dynamicverse.config import CamerasConfig, ReconstructionConfig
-from dynamicverse.dynamicba.cameras import CameraSolution, solve_cameras
+from dynamicverse.dynamicba.cameras.solve import CameraSolution, solve_cameras
 from dynamicverse.formats.intrinsics import PriorIntrinsics
 from dynamicverse.formats.tracks import Tracks
 from dynamicverse.geometry.alignment import TrajectoryError, trajectory_error, umeyama

@@ -10,16 +10,16 @@ import pytest
 import torch
 from camera_clips import FOCAL, film, room, walk
 
-from dynamicverse.dynamicba.graph import TrackGraph
-from dynamicverse.dynamicba.loss import Loss, robust, slope
-from dynamicverse.dynamicba.reduced import System, plan
-from dynamicverse.dynamicba.solver import (
+from dynamicverse.dynamicba.bundle.loss import Loss, robust, slope
+from dynamicverse.dynamicba.bundle.reduced import System, plan
+from dynamicverse.dynamicba.bundle.solver import (
     FocalPrior,
     Options,
     Structure,
     free_cameras,
     solve,
 )
+from dynamicverse.dynamicba.cameras.graph import TrackGraph
 from dynamicverse.formats.tracks import Tracks
 from dynamicverse.geometry.lie import se3_inverse, so3_log
 

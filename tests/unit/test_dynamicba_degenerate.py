@@ -9,8 +9,8 @@ import pytest
 from camera_clips import FOCAL, SIZE, Clip, film, room, walk
 
 from dynamicverse.config import CamerasConfig, ReconstructionConfig
-from dynamicverse.dynamicba.camera_solution import CameraSolution
-from dynamicverse.dynamicba.cameras import solve_cameras
+from dynamicverse.dynamicba.cameras.solution import CameraSolution
+from dynamicverse.dynamicba.cameras.solve import solve_cameras
 from dynamicverse.geometry.alignment import trajectory_error
 from dynamicverse.geometry.lie import se3
 from dynamicverse.geometry.projection import image_centre

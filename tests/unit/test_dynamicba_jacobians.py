@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd.functional import jacobian
 
-from dynamicverse.dynamicba.jacobians import (
+from dynamicverse.dynamicba.bundle.jacobians import (
     Intrinsics,
     derivatives,
     perturb,

@@ -10,12 +10,11 @@ import pytest
 import torch
 from camera_clips import FOCAL, SIZE, film, room, walk
 
-from dynamicverse.dynamicba import reduced
-from dynamicverse.dynamicba.blocks import Observations, Shape, arrange
-from dynamicverse.dynamicba.graph import TrackGraph
-from dynamicverse.dynamicba.lens import Lens, bend, straighten
-from dynamicverse.dynamicba.reduced import plan
-from dynamicverse.dynamicba.solver import (
+from dynamicverse.dynamicba.bundle import reduced
+from dynamicverse.dynamicba.bundle.blocks import Observations, Shape, arrange
+from dynamicverse.dynamicba.bundle.lens import Lens, bend, straighten
+from dynamicverse.dynamicba.bundle.reduced import plan
+from dynamicverse.dynamicba.bundle.solver import (
     FocalPrior,
     LensPrior,
     Options,
@@ -24,6 +23,7 @@ from dynamicverse.dynamicba.solver import (
     free_cameras,
     solve,
 )
+from dynamicverse.dynamicba.cameras.graph import TrackGraph
 from dynamicverse.geometry.alignment import trajectory_error
 from dynamicverse.geometry.lie import se3, se3_inverse, so3_exp
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from camera_clips import FOCAL, film, pan, room, walk
 
-from dynamicverse.dynamicba.blocks import Observations
-from dynamicverse.dynamicba.graph import TrackGraph
-from dynamicverse.dynamicba.resection import pose_errors, resect
-from dynamicverse.dynamicba.solver import Structure
-from dynamicverse.dynamicba.triangulation import (
+from dynamicverse.dynamicba.bundle.blocks import Observations
+from dynamicverse.dynamicba.bundle.solver import Structure
+from dynamicverse.dynamicba.cameras.graph import TrackGraph
+from dynamicverse.dynamicba.cameras.resection import pose_errors, resect
+from dynamicverse.dynamicba.cameras.triangulation import (
     reprojection_errors,
     triangulate,
     triangulation_angles,

@@ -7,11 +7,11 @@ import pytest
 from rendered import RenderedClip, render
 
 from dynamicverse.config import FuseConfig
-from dynamicverse.dynamicba import fuse
 from dynamicverse.dynamicba.assemble import Assembler
-from dynamicverse.dynamicba.depth_sources import Clip
-from dynamicverse.dynamicba.fuse import FrameDepth, MovingClouds, StaticCloud
-from dynamicverse.dynamicba.views import SparsePoints
+from dynamicverse.dynamicba.dense import fuse
+from dynamicverse.dynamicba.dense.depth_sources import Clip
+from dynamicverse.dynamicba.dense.fuse import FrameDepth, MovingClouds, StaticCloud
+from dynamicverse.dynamicba.dense.views import SparsePoints
 from dynamicverse.formats.tracks import Tracks
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from camera_clips import SIZE, film, room, walk
 
-from dynamicverse.dynamicba.metric_scale import prior_scale
-from dynamicverse.dynamicba.views import SparsePoints
+from dynamicverse.dynamicba.dense.metric_scale import prior_scale
+from dynamicverse.dynamicba.dense.views import SparsePoints
 from dynamicverse.geometry.lie import se3_inverse
 
 UNIT = 2.5  # metres

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dynamicverse.dynamicba.motion_smoothing import Sightings, smooth_motion
+from dynamicverse.dynamicba.motion.motion_smoothing import Sightings, smooth_motion
 from dynamicverse.geometry.lie import rotation_angle, se3, so3_exp
 
 FRAMES, COUNT, FOCAL = 40, 30, 400.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dynamicverse.dynamicba.lens import Lens, bend
-from dynamicverse.dynamicba.picture_lens import PictureLens, straight_rays
+from dynamicverse.dynamicba.bundle.lens import Lens, bend
+from dynamicverse.dynamicba.cameras.picture_lens import PictureLens, straight_rays
 from dynamicverse.geometry.projection import intrinsics, rays
 
 SIZE, FOCAL, CENTRE = (160, 120), 150.0, np.array([82.0, 57.0])

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from object_clips import ObjectClip, things
 
-from dynamicverse.dynamicba.mapping import Tolerances
-from dynamicverse.dynamicba.relabel import relabel
+from dynamicverse.dynamicba.cameras.mapping import Tolerances
+from dynamicverse.dynamicba.motion.relabel import relabel
 
 FRAMES = 24
 LIMITS = Tolerances(3.0, np.radians(1.0), 1.0)

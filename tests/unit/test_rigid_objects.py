@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from object_clips import SIZE, ObjectClip, rotation_errors, things
 
-from dynamicverse.dynamicba import rigid_objects
-from dynamicverse.dynamicba.factorise import reconstruct
-from dynamicverse.dynamicba.graph import TrackGraph
-from dynamicverse.dynamicba.mapping import Tolerances
-from dynamicverse.dynamicba.moving_objects import solve_objects
-from dynamicverse.dynamicba.object_scale import object_tracks
-from dynamicverse.dynamicba.rigid_objects import fit_rigid
+from dynamicverse.dynamicba.cameras.graph import TrackGraph
+from dynamicverse.dynamicba.cameras.mapping import Tolerances
+from dynamicverse.dynamicba.motion import rigid_objects
+from dynamicverse.dynamicba.motion.factorise import reconstruct
+from dynamicverse.dynamicba.motion.moving_objects import solve_objects
+from dynamicverse.dynamicba.motion.object_scale import object_tracks
+from dynamicverse.dynamicba.motion.rigid_objects import fit_rigid
 from dynamicverse.formats.tracks import Tracks
 from dynamicverse.geometry.lie import so3_exp
 

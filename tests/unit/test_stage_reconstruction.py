@@ -14,8 +14,8 @@ from scene_tree import write_tree
 
 from dynamicverse.backends.depth.none import NoDepth
 from dynamicverse.config import Config, DepthConfig
-from dynamicverse.dynamicba import cameras
-from dynamicverse.dynamicba.cameras import CameraSolution
+from dynamicverse.dynamicba.cameras import solve
+from dynamicverse.dynamicba.cameras.solution import CameraSolution
 from dynamicverse.errors import DynamicVerseError
 from dynamicverse.formats import (
     depth_exr,
@@ -104,7 +104,7 @@ def run(
     scene: Scene, solution: CameraSolution | None, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[StageContext, Recorder]:
     if solution is not None:
-        monkeypatch.setattr(cameras, "solve_cameras", lambda *a, **k: solution)
+        monkeypatch.setattr(solve, "solve_cameras", lambda *a, **k: solution)
     recorder = Recorder()
     context = StageContext(CONFIG, recorder)
     reconstruction.run(scene, context)

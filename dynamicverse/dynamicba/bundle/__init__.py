@@ -1,0 +1,1 @@
+"""The solver: robust bundle adjustment with points eliminated."""

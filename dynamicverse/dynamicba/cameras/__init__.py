@@ -1,0 +1,1 @@
+"""From tracks to registered cameras and a static map."""

@@ -1,0 +1,1 @@
+"""Depth of every pixel, and the clouds fused from it."""

@@ -1,0 +1,1 @@
+"""Moving objects: which tracks move, and where their points are."""
