@@ -123,11 +123,11 @@ def settle(run: Run, shards: range) -> None:
         run.store.concurrently(lambda shard, stage=stage: end(stage, shard), cut)
 
 
-def do_plan(root: str, source: str, shard_scenes: int) -> dict[str, Any]:
-    return planned(root, source=source, shard_scenes=shard_scenes)
+def do_plan(root: str, source: str, shard_scenes: int, stages: str) -> dict[str, Any]:
+    return planned(root, source=source, shard_scenes=shard_scenes, stages=stages)
 
 
-def do_left(root: str, source: str, shard_scenes: int) -> dict[str, Any]:
+def do_left(root: str, source: str, shard_scenes: int, stages: str) -> dict[str, Any]:
     (name,) = plan.list_runs(Store(root))
     return planned(root, run=f"{root}/{plan.RUNS}/{name}")
 
@@ -140,7 +140,7 @@ def planned(root: str, **given: Any) -> dict[str, Any]:
     return {"run": work.run.plan.run, "left": sum(map(len, work.waves)) or len(work.shards)}
 
 
-def do_status(root: str, source: str, shard_scenes: int) -> dict[str, Any]:
+def do_status(root: str, source: str, shard_scenes: int, stages: str) -> dict[str, Any]:
     """The command, as users give it."""
     from dynamicverse.cli import inspect
 
@@ -150,14 +150,14 @@ def do_status(root: str, source: str, shard_scenes: int) -> dict[str, Any]:
     return {"complete": run["complete"], "done": [stage["done"] for stage in run["stages"]]}
 
 
-STEPS: dict[str, Callable[[str, str, int], dict[str, Any]]] = {
+STEPS: dict[str, Callable[[str, str, int, str], dict[str, Any]]] = {
     "plan": do_plan,
     "left": do_left,
     "status": do_status,
 }
 
 
-def step(name: str, root: str, source: str, shard_scenes: int) -> None:
+def step(name: str, root: str, source: str, shard_scenes: int, stages: str) -> None:
     """One measured step, in this process; prints its result as JSON."""
     requests = 0
     if root.startswith("s3://"):
@@ -171,7 +171,7 @@ def step(name: str, root: str, source: str, shard_scenes: int) -> None:
             return await send(self, request)
 
         AIOHTTPSession.send = counted
-    result = STEPS[name](root, source, shard_scenes)
+    result = STEPS[name](root, source, shard_scenes, stages)
     used = resource.getrusage(resource.RUSAGE_SELF)
     figures = {
         "cpu_seconds": round(used.ru_utime + used.ru_stime, 2),
@@ -181,21 +181,21 @@ def step(name: str, root: str, source: str, shard_scenes: int) -> None:
     print(json.dumps({**result, **figures}))
 
 
-def measure(name: str, root: str, source: str, shard_scenes: int) -> dict[str, Any]:
+def measure(name: str, root: str, source: str, shard_scenes: int, stages: str) -> dict[str, Any]:
     command = [sys.executable, __file__, "--step", name, "--root", root, "--source", source]
-    command += ["--shard-scenes", str(shard_scenes)]
+    command += ["--shard-scenes", str(shard_scenes), "--stages", stages]
     start = time.perf_counter()
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     seconds = round(time.perf_counter() - start, 2)
     return {"seconds": seconds, **json.loads(done.stdout.splitlines()[-1])}
 
 
-def benchmark(base: str, count: int, shard_scenes: int) -> dict[str, dict[str, Any]]:
+def benchmark(base: str, count: int, shard_scenes: int, stages: str) -> dict[str, dict[str, Any]]:
     """All steps over so many scenes below a URL or folder; name → figures."""
     source, root = f"{base}/clips", f"{base}/out"
 
     def measured(name: str) -> dict[str, Any]:
-        return measure(name, root, source, shard_scenes)
+        return measure(name, root, source, shard_scenes, stages)
 
     timed("sources", lambda: make_sources(source, count))
     rows = {"plan": measured("plan")}
@@ -233,19 +233,20 @@ def main() -> None:
     )
     parser.add_argument("--scenes", type=int, default=100_000)
     parser.add_argument("--shard-scenes", type=int, default=64)
+    parser.add_argument("--stages", default="all", help="only these, separated by commas")
     parser.add_argument("--s3", action="store_true", help="on an S3 server of its own")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     for name in ("--step", "--root", "--source"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.step:
-        step(given.step, given.root, given.source, given.shard_scenes)
+        step(given.step, given.root, given.source, given.shard_scenes, given.stages)
         return
     with (
         tempfile.TemporaryDirectory(prefix="dynamicverse-scale-") as name,
         s3_server(Path(name)) if given.s3 else nullcontext(name) as base,
     ):
-        rows = benchmark(base, given.scenes, given.shard_scenes)
+        rows = benchmark(base, given.scenes, given.shard_scenes, given.stages)
         report(rows, given.scenes, "on S3" if given.s3 else "on a local disk")
         if given.json:
             figures = {"scenes": given.scenes, "steps": rows}

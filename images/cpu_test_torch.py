@@ -40,7 +40,7 @@ def install(lock: Path, target: Path) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(kept))
         file.flush()
-        options = ["--no-deps", "--no-compile", "--require-hashes", "--target", str(target)]
+        options = ["--no-deps", "--require-hashes", "--target", str(target)]
         subprocess.run(
             [sys.executable, "-m", "pip", "install", *options, "-r", file.name], check=True
         )

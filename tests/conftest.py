@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+# Workers of xdist and the processes of the tests share the cores: threads of OpenMP that wait
+# actively take them from each other. Read when OpenMP starts, so before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from dynamicverse import stages
+import pytest
+
+from dynamicverse import cli, stages
 from dynamicverse.formats.manifest import Manifest
 from dynamicverse.scene import ARTIFACTS
 
@@ -43,6 +48,30 @@ def dynamicverse(*arguments: str, env: Mapping[str, str] | None = None) -> Resul
         check=False,
     )
     return Result(done.returncode, done.stdout, done.stderr)
+
+
+def within(*arguments: str) -> Result:
+    """Run the command line program inside this process, which saves the start of another.
+
+    For what does not depend on the process; `run` and `replay` then take `--workers 0` as well.
+    """
+    out, err = StringIO(), StringIO()
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    code: object = 0
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        patch.setattr(sys, "argv", ["dynamicverse", *arguments])
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+        finally:
+            signal.signal(signal.SIGTERM, on_sigterm)
+    assert isinstance(code, int | None), code
+    return Result(code or 0, out.getvalue(), err.getvalue())
 
 
 def digests(root: Path, dataset: str = "clips") -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from dynamicverse.synthetic.scenes import film, room
+from dynamicverse.synthetic.scenes import World, film, room
 from dynamicverse.synthetic.truth import ExactTracks, Truth
 from dynamicverse.synthetic.writer import object_poses
 
@@ -48,6 +48,11 @@ class RenderedClip:
         return self.truth.tracks(step, interval)
 
 
+def world(frames: int, size: tuple[int, int], motion: Motion, objects: int, seed: int = 0) -> World:
+    """What `render` renders: its cameras are known without a picture."""
+    return film(room(size, seed, "box", objects), motion, frames, size, seed)
+
+
 def render(
     frames: int = 20,
     size: tuple[int, int] = (320, 192),
@@ -60,16 +65,16 @@ def render(
 
     size: width, height in px. objects: how many boxes move over the floor (0 = static scene).
     """
-    world = film(room(size, seed, "box", objects), motion, frames, size, seed)
-    truth = Truth(world)
+    filmed = world(frames, size, motion, objects, seed)
+    truth = Truth(filmed)
     seen = [truth.view(f).render(supersample) for f in range(frames)]
     return RenderedClip(
         [s.rgb_HW3 for s in seen],
         [s.depth_HW for s in seen],
         [s.ids_HW for s in seen],
-        world.c2w_F44,
-        world.K_F33[0],
-        world.times_F,
+        filmed.c2w_F44,
+        filmed.K_F33[0],
+        filmed.times_F,
         size,
         truth,
     )

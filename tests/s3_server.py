@@ -12,9 +12,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +122,18 @@ def _weed() -> str:
     return found
 
 
+# a server takes nine ports, and workers of xdist start theirs together: each has its own range,
+# below the one from which the system gives ports to connections
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = count(20_000 + 500 * _WORKER)
+
+
 def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    for port in _PORTS:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((host, port))
+            return port
+    raise AssertionError  # the count never ends
 
 
 @contextmanager
@@ -134,17 +143,17 @@ def throttled(server: S3, every: int) -> Iterator[tuple[str, list[str]]]:
     Yields its URL and the growing list of refused requests.
     """
     refused: list[str] = []
-    count, counting = 0, threading.Lock()
+    requests, counting = 0, threading.Lock()
 
     class Gateway(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def pass_on(self) -> None:
-            nonlocal count
+            nonlocal requests
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             with counting:
-                count += 1
-                refuse = count % every == 0
+                requests += 1
+                refuse = requests % every == 0
             if refuse:
                 refused.append(f"{self.command} {self.path}")
                 self.answer(503, {"Content-Type": "application/xml"}, SLOW_DOWN)

@@ -112,6 +112,13 @@ class VlmServer:
         return json.dumps(self.questions[question]["messages"])
 
 
+class Server(ThreadingHTTPServer):
+    """Many may knock at once: a full queue would cost them seconds until TCP tries again."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+
 @contextmanager
 def vlm_server(*behave: Behaviour) -> Iterator[VlmServer]:
     server = VlmServer(list(behave))
@@ -137,9 +144,7 @@ def vlm_server(*behave: Behaviour) -> Iterator[VlmServer]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.daemon_threads = True
-    http.request_queue_size = 128
+    http = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()
     server.url = f"http://127.0.0.1:{http.server_address[1]}/v1"

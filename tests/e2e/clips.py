@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from rendered import Motion, render
 
-FRAMES = 12
+FRAMES = 8
 SIZE = (320, 192)
 REAL = {
     "blackswan": "davis/blackswan/rgb",

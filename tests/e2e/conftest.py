@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import shlex
 import shutil
 import subprocess
-import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import build_images as images
 import pytest
 from clips import make_clips, real_data
+from disturbed import STAGES, Disturbed
 from harness import Kube, install, run
+from program import digests, dynamicverse
 from s3_server import S3
 
 POOLS = {"cpu": "100", "any": "2", "pool-a": "1", "pool-b": "2"}
@@ -56,9 +59,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--start-kubelet-command", metavar="COMMAND")
 
 
+MEASURED: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def measured() -> Callable[[str], None]:
+    """Takes a figure, which is shown at the end of the run."""
+    return MEASURED.append
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Figures of all workers of xdist, whose output is not shown."""
+    for report in terminalreporter.stats.get("passed", []):
+        for name, text in report.user_properties:
+            if name == "measured":
+                terminalreporter.write_line(f"measured: {text}")
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, Any, Any]:
     report = yield
+    if call.when == "call":
+        report.user_properties += [("measured", text) for text in MEASURED]
+        MEASURED.clear()
     if report.skipped and item.config.getoption("--no-skips"):
         report.outcome = "failed"
         report.longrepr = f"skipped, and --no-skips was given: {report.longrepr}"
@@ -69,7 +94,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
 def kube(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Kube]:
-    """A namespace with Pod Security `restricted`, the images delivered and argo/ installed."""
+    """A namespace with Pod Security `restricted` and argo/ installed."""
     for program in ("kubectl", "argo"):
         if shutil.which(program) is None:
             pytest.skip(f"no `{program}` on the PATH")
@@ -77,7 +102,6 @@ def kube(
         pytest.skip("KUBECONFIG is not set: it names the cluster to test on")
     tag = request.config.getoption("--image-tag")
     prefix = request.config.getoption("--image-prefix")
-    _deliver(request.config, tag, prefix)
     found = new_namespace("dynamicverse-e2e")
     install(found, tmp_path_factory.mktemp("overlay"), prefix, tag, POOLS)
     yield found
@@ -87,14 +111,21 @@ def kube(
 
 def new_namespace(prefix: str) -> Kube:
     """A namespace of its own, with Pod Security `restricted`."""
-    found = Kube(f"{prefix}-{int(time.time()) % 100000}")
+    found = Kube(f"{prefix}-{secrets.token_hex(3)}")
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     metadata = {"name": found.namespace, "labels": labels}
     found.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
     return found
 
 
-def _deliver(config: pytest.Config, tag: str, prefix: str) -> None:
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """The images are delivered once, and not by every worker."""
+    if not hasattr(session.config, "workerinput"):
+        _deliver(session.config)
+
+
+def _deliver(config: pytest.Config) -> None:
+    tag, prefix = config.getoption("--image-tag"), config.getoption("--image-prefix")
     names = images.names(tag, prefix)
     if config.getoption("--image-push"):
         for name, built in zip(names, images.names(tag), strict=True):
@@ -176,3 +207,23 @@ def source(s3: S3, clips: Path) -> str:
     for path in sorted(clips.iterdir()):
         fs.put_file(str(path), f"clips/six/{path.name}")
     return "s3://clips/six"
+
+
+@pytest.fixture
+def root(request: pytest.FixtureRequest) -> str:
+    """A place for the outputs of one test."""
+    return f"s3://scenes/{re.sub('[^a-z]+', '-', request.node.name)}"
+
+
+@pytest.fixture
+def disturbed(kube: Kube, s3: S3, source: str, root: str) -> Disturbed:
+    return Disturbed(kube, s3, source, root)
+
+
+@pytest.fixture(scope="session")
+def reference(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Path → digest of the outputs that every disturbed run must reach in the end."""
+    root = tmp_path_factory.mktemp("reference")
+    done = dynamicverse("run", str(clips), "--out", str(root), "--stages", ",".join(STAGES))
+    assert done.code == 0, done.err
+    return digests(root)

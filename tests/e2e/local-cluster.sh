@@ -4,7 +4,8 @@
 # Needs root, and ends a cluster of these scripts that is up already. For any other cluster set
 # KUBECONFIG and use `make e2e` with options of its own.
 #
-#   tests/e2e/local-cluster.sh [PYTEST-OPTION…]      CLUSTER_SCRIPTS=… PYTHON=… to choose others
+#   tests/e2e/local-cluster.sh [PYTEST-OPTION…]
+# CLUSTER_SCRIPTS=… PYTHON=… choose others; WORKERS=… is how many tests run side by side.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -29,31 +30,12 @@ CONF
 podman image exists localhost/base:bookworm ||
     podman load -q -i "${CLUSTER_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/dynamicverse-cluster/tools}/images/base.tar"
 
-# this machine's certificates and pip settings reach the build, and stay out of the images
-mounts=(-v /etc/ssl/certs:/etc/ssl/certs:ro)
-[ ! -f /etc/pip.conf ] || mounts+=(-v /etc/pip.conf:/etc/pip.conf:ro)
-start=$SECONDS
-"$python" "$root/images/build_images.py" --tag e2e --base-image localhost/base:bookworm \
-    --torch cpu-test -- --network=host "${mounts[@]}"
-vllm=localhost/dynamicverse/vllm-cpu:e2e # stands on the torch image
-podman build --quiet --build-arg TORCH_IMAGE=localhost/dynamicverse/torch:e2e --tag "$vllm" \
-    --network=host "${mounts[@]}" --file "$root/images/vllm-cpu/Dockerfile" "$root" >/dev/null
-# one archive, because all of them share layers
-names=$(cd "$root/images" && "$python" -c 'import build_images; print(*build_images.names("e2e"))')
-# shellcheck disable=SC2086
-podman save --quiet --multi-image-archive --output "$work/images.tar" $names "$vllm"
-[ -x "$root/build/tools/prometheus" ] || "$python" "$root/tests/get_tools.py" >/dev/null
-echo "images: $((SECONDS - start)) s"
-
 cleanup() { # quiet: pytest's summary stays the last line
     "$scripts/down.sh" --purge >/dev/null || echo "the cluster did not end cleanly: $scripts/down.sh" >&2
     rm -rf "$work"
 }
 trap cleanup EXIT
-start=$SECONDS
 "$scripts/down.sh" --purge >/dev/null # what an interrupted run has left
-FAKE_GPUS=4 "$scripts/up.sh"
-"$scripts/dns-up.sh"
 cat >"$work/start-controller" <<SH
 #!/usr/bin/env bash
 # the controller, told to run nothing but installed templates
@@ -72,15 +54,42 @@ set -euo pipefail
 "$work/start-controller"
 SH
 chmod +x "$work"/*-controller
-"$work/start-controller"
-"$scripts/load-image" "$work/images.tar"
-rm "$work/images.tar"
-echo "cluster with images: $((SECONDS - start)) s"
+bring_up() {
+    FAKE_GPUS=4 "$scripts/up.sh"
+    "$scripts/dns-up.sh"
+    "$work/start-controller"
+}
+bring_up >"$work/cluster.log" 2>&1 & # while the images are built
+cluster=$!
+
+# this machine's certificates and pip settings reach the build, and stay out of the images
+mounts=(-v /etc/ssl/certs:/etc/ssl/certs:ro)
+[ ! -f /etc/pip.conf ] || mounts+=(-v /etc/pip.conf:/etc/pip.conf:ro)
+start=$SECONDS
+"$python" "$root/images/build_images.py" --tag e2e --base-image localhost/base:bookworm \
+    --torch cpu-test -- --network=host "${mounts[@]}"
+vllm=localhost/dynamicverse/vllm-cpu:e2e # stands on the torch image
+podman build --quiet --build-arg TORCH_IMAGE=localhost/dynamicverse/torch:e2e --tag "$vllm" \
+    --network=host "${mounts[@]}" --file "$root/images/vllm-cpu/Dockerfile" "$root" >/dev/null
+[ -x "$root/build/tools/prometheus" ] || "$python" "$root/tests/get_tools.py" >/dev/null
+echo "images: $((SECONDS - start)) s"
+
+start=$SECONDS
+wait "$cluster" || { cat "$work/cluster.log" >&2; exit 1; }
+# one stream, because all of them share layers
+names=$(cd "$root/images" && "$python" -c 'import build_images; print(*build_images.names("e2e"))')
+# shellcheck disable=SC2086
+podman save --quiet --multi-image-archive $names "$vllm" | "$scripts/load-image" /dev/stdin >/dev/null
+echo "images in the cluster: $((SECONDS - start)) s"
 
 mkdir "$work/node"
 chmod 755 "$work" # the pods' user passes through
-"$scripts/enter" "$python" -m pytest "$root/tests/e2e" -s -p no:cacheprovider --no-skips --node-folder "$work/node" \
-    --vllm-image "$vllm" \
-    --restart-controller-command "$work/restart-controller" \
-    --stop-kubelet-command "kill -STOP $(cat "$state/pid/kubelet")" \
-    --start-kubelet-command "kill -CONT $(cat "$state/pid/kubelet")" "$@"
+e2e() { # most tests mostly wait: side by side; what disturbs the whole cluster, by itself
+    "$scripts/enter" "$python" -m pytest "$root/tests/e2e" -p no:cacheprovider --no-skips \
+        --node-folder "$work/node" --vllm-image "$vllm" \
+        --restart-controller-command "$work/restart-controller" \
+        --stop-kubelet-command "kill -STOP $(cat "$state/pid/kubelet")" \
+        --start-kubelet-command "kill -CONT $(cat "$state/pid/kubelet")" "$@"
+}
+e2e -n "${WORKERS:-6}" --dist loadfile -m "not alone" "$@"
+e2e -m alone "$@"

@@ -21,7 +21,7 @@ import yaml
 from clips import encode
 from dashboard_queries import Asked, answered, eventually, impatient, panels, variables
 from discovery import annotated_pods, discovered, discovery
-from harness import ROOT, Kube, Workflow, run, wait_for
+from harness import ROOT, Kube, Measured, Workflow, run, wait_for
 from program import dynamicverse
 from prometheus_server import Prometheus, configured, replayed
 from releases import Release
@@ -83,7 +83,7 @@ def claim(kube: Kube, vllm_image: tuple[str, str], request: pytest.FixtureReques
          "data": {"make.py": (ROOT / "tests" / "tiny_qwen.py").read_text()}},
         model_maker(":".join(vllm_image)),
     )  # fmt: skip
-    kube.kubectl("wait", "--for=condition=Complete", "job/model-maker", "--timeout=110s")
+    wait_for("the model", lambda: kube.job("model-maker")["status"].get("succeeded"), 400)
     yield CLAIM
     run("kubectl", "delete", "persistentvolume", name, "--wait=false")
     shutil.rmtree(folder)
@@ -128,7 +128,9 @@ def monitoring(kube: Kube) -> Release:
 
 
 @pytest.fixture(scope="module")
-def notes(kube: Kube, vlm: Release, claim: str, vllm_image: tuple[str, str]) -> str:
+def notes(
+    kube: Kube, vlm: Release, claim: str, vllm_image: tuple[str, str], measured: Measured
+) -> str:
     """The VLM server is installed and Ready; what helm said."""
     start = time.monotonic()
     said = vlm.install(
@@ -145,7 +147,7 @@ def notes(kube: Kube, vlm: Release, claim: str, vllm_image: tuple[str, str]) -> 
         },
         ROOT / "helm" / "vllm-qwen" / "presets" / "values-ci-cpu.yaml",
     )
-    print(f"\nvLLM ready after {time.monotonic() - start:.0f} s")
+    measured(f"vLLM ready after {time.monotonic() - start:.0f} s")
     kube.kubectl(
         "create", "secret", "generic", "dynamicverse-vlm", f"--from-literal=VLM_API_KEY={API_KEY}"
     )
@@ -209,7 +211,9 @@ def clips_folder(s3: S3, source: str, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
-def waited(kube: Kube, vlm: Release, notes: str, server: Prometheus, clips_folder: str) -> Waited:
+def waited(
+    kube: Kube, vlm: Release, notes: str, server: Prometheus, clips_folder: str, measured: Measured
+) -> Waited:
     """Submit with the URL of the notes; scale the server to zero; when the run has seen it and
     the alert has fired, upgrade the release, which brings it back; wait for the end."""
     eventually(lambda: bool(server.query("vllm:num_requests_running")), 60, "figures of vLLM")
@@ -223,19 +227,19 @@ def waited(kube: Kube, vlm: Release, notes: str, server: Prometheus, clips_folde
     assert done.code == 0, done.err
     (name,) = (one["name"] for one in done.json())
     unfinished = 'dynamicverse_run_complete{dataset="clips"} == 0'
-    eventually(lambda: bool(server.query(unfinished)), 90, "the run in the exporter's figures")
+    eventually(lambda: bool(server.query(unfinished)), 240, "the run in the exporter's figures")
     found.quiet = server.firing()
     kube.kubectl("scale", "deployment/qwen-vllm-qwen", "--replicas=0")
-    eventually(lambda: "DynamicVerseVlmDown" in server.firing(), 90, "the alert")
+    eventually(lambda: "DynamicVerseVlmDown" in server.firing(), 240, "the alert")
     found.fired = server.firing()
-    wait_for("an analysis that found no server", lambda: exits(kube, name, "analysis"), 120)
+    wait_for("an analysis that found no server", lambda: exits(kube, name, "analysis"), 300)
     found.while_away = {"phase": kube.workflow(name)["status"]["phase"],
                         "exits": exits(kube, name, "analysis"),
                         "seconds": time.time() - found.began}  # fmt: skip
     vlm.upgrade({"replicas": "1", "engine.maxNumSeqs": "2"})
-    print(f"\nserver back after {time.time() - found.began:.0f} s")
+    measured(f"VLM server back after {time.time() - found.began:.0f} s")
     found.done = kube.wait(name, 600)
-    print(f"\nrun that waited: {found.done.seconds:.0f} s")
+    measured(f"run that waited for the VLM server: {found.done.seconds:.0f} s")
     return found
 
 

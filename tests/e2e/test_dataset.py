@@ -6,13 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from harness import Kube, Workflow, wait_for
+from disturbed import stored_digests
+from harness import Kube, Measured, Workflow, wait_for
 from program import digests, dynamicverse
 from s3_server import S3
 
 from dynamicverse import stages
-from dynamicverse.formats.manifest import Manifest
-from dynamicverse.scene import ARTIFACTS
 
 ROOT = "s3://scenes/run"
 SHARD_SCENES = 2
@@ -21,13 +20,13 @@ STAGE_PODS = SHARDS * len(stages.NAMES)
 
 
 @pytest.fixture(scope="module")
-def finished(kube: Kube, source: str) -> Workflow:
+def finished(kube: Kube, source: str, measured: Measured) -> Workflow:
     """The dataset, processed."""
     name = kube.submit(source=source, root=ROOT, dataset="clips", shard_scenes=SHARD_SCENES)
     done = kube.wait(name, 1500)
     assert done.phase == "Succeeded", done.explain()
-    print(
-        f"\ndataset of 6 scenes in {SHARDS} shards: {done.seconds:.0f} s, {len(done.pods())} pods"
+    measured(
+        f"dataset of 6 scenes in {SHARDS} shards: {done.seconds:.0f} s, {len(done.pods())} pods"
     )
     return done
 
@@ -41,17 +40,6 @@ def local(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def stored_digests(s3: S3, root: str = ROOT) -> dict[str, str]:
-    """Path → sha256 of every reproducible output, as the manifests on S3 list them."""
-    fs, found = s3.fs(), {}
-    for path in fs.glob(f"{root}/clips/*/.dynamicverse/*.json"):
-        manifest = Manifest.model_validate_json(fs.cat_file(path))
-        for artifact, files in manifest.outputs.items():
-            if ARTIFACTS[artifact].reproducible:
-                found.update({f.path: f.sha256 for f in files})
-    return found
-
-
 def test_one_pod_a_stage_and_shard(finished: Workflow) -> None:
     assert len(finished.pods()) == STAGE_PODS + 2  # plan and finish
     for stage in stages.NAMES:
@@ -59,7 +47,7 @@ def test_one_pod_a_stage_and_shard(finished: Workflow) -> None:
 
 
 def test_outputs_equal_a_local_run(finished: Workflow, local: Path, s3: S3) -> None:
-    here, there = digests(local), stored_digests(s3)
+    here, there = digests(local), stored_digests(s3, ROOT)
     assert set(here) == set(there)
     differing = sorted(path for path in here if here[path] != there[path])
     assert not differing, f"{len(differing)} of {len(here)}: {differing[:10]}"
@@ -95,20 +83,20 @@ def test_progress_was_reported_by_the_pods(finished: Workflow) -> None:
     assert shown <= {"1/1", "2/2"}
 
 
-def test_the_workflow_object_is_small(finished: Workflow) -> None:
+def test_the_workflow_object_is_small(finished: Workflow, measured: Measured) -> None:
     size = len(json.dumps(finished.object))
-    print(f"\nworkflow object: {size / 1000:.0f} kB, {size / SHARDS / 1000:.1f} kB a shard")
+    measured(f"workflow object: {size / 1000:.0f} kB, {size / SHARDS / 1000:.1f} kB a shard")
     assert size < 200_000
 
 
 def test_a_finished_dataset_costs_no_stage_pods(
-    finished: Workflow, kube: Kube, source: str
+    finished: Workflow, kube: Kube, source: str, measured: Measured
 ) -> None:
     name = kube.submit(source=source, root=ROOT, dataset="clips", shard_scenes=SHARD_SCENES)
     again = kube.wait(name, 120)
     assert again.phase == "Succeeded", again.explain()
     assert len(again.pods()) == 2
-    print(f"\nresubmission of a finished dataset: {again.seconds:.0f} s")
+    measured(f"resubmission of a finished dataset: {again.seconds:.0f} s")
     assert again.seconds < 60
 
 

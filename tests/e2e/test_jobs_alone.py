@@ -30,9 +30,14 @@ def job(stage: str, prefix: str, tag: str) -> dict[str, Any]:
     loaded: dict[str, Any] = yaml.safe_load((ROOT / "jobs" / f"{stage}.yaml").read_text())
     container = loaded["spec"]["template"]["spec"]["containers"][0]
     container["image"] = f"{prefix}/{stage}:{tag}"
-    container["resources"]["requests"] = {"cpu": "20m", "memory": "64Mi"}
+    container["resources"]["requests"] = {"cpu": "50m", "memory": "64Mi"}
     container["resources"]["limits"].pop("nvidia.com/gpu", None)
     return loaded
+
+
+def create(kube: Kube, text: str) -> str:
+    """`kubectl create -f` a Job; its name."""
+    return kube.kubectl("create", "-f", "-", "-o", "name", text=text).strip().rpartition("/")[2]
 
 
 def test_every_stage_by_itself(
@@ -41,14 +46,14 @@ def test_every_stage_by_itself(
     prefix, tag = (request.config.getoption(f"--image-{o}") for o in ("prefix", "tag"))
     for stage in stages.NAMES:
         text = yaml.safe_dump(job(stage, prefix, tag))
-        name = kube.kubectl("create", "-f", "-", "-o", "name", text=text).strip()
+        name = create(kube, text)
 
         def ended(name: str = name) -> list[str]:
-            conditions = kube.json(name)["status"].get("conditions", [])
+            conditions = kube.job(name)["status"].get("conditions", [])
             return [c["type"] for c in conditions if c["type"] in ("Complete", "Failed")]
 
         end = wait_for(f"job {name}", ended, 240)
-        assert end == ["Complete"], (stage, kube.kubectl("logs", name))
+        assert end == ["Complete"], (stage, kube.kubectl("logs", f"job/{name}"))
     valid = dynamicverse("validate", planned)
     assert valid.code == 0, valid.out
     assert valid.out.startswith("1 scenes, 9 stages")
@@ -61,10 +66,10 @@ def test_wrong_input_fails_the_job_at_once(
     broken = job("keyframes", prefix, tag)
     container = broken["spec"]["template"]["spec"]["containers"][0]
     container["args"][-1] = "7"  # the plan has one shard
-    name = kube.kubectl("create", "-f", "-", "-o", "name", text=yaml.safe_dump(broken)).strip()
+    name = create(kube, yaml.safe_dump(broken))
 
     def failed() -> dict[str, Any] | None:
-        status: dict[str, Any] = kube.json(name)["status"]
+        status: dict[str, Any] = kube.job(name)["status"]
         return status if any(c["type"] == "Failed" for c in status.get("conditions", [])) else None
 
     status = wait_for(f"job {name} to fail", failed, 90)

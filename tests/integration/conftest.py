@@ -17,12 +17,16 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> ClipMaker:
     top = tmp_path_factory.mktemp("rendered")
 
     def make(
-        name: str, frames: int = 16, motion: str = "orbit", objects: int = 1, seed: int = 0
+        name: str,
+        frames: int = 16,
+        motion: str = "orbit",
+        objects: int = 1,
+        size: tuple[int, int] = (320, 192),
     ) -> Path:
         if name not in made:
             folder = top / name / "rgb"
             folder.mkdir(parents=True)
-            rendered = render(frames, (320, 192), motion, objects, seed)  # type: ignore[arg-type]
+            rendered = render(frames, size, motion, objects)  # type: ignore[arg-type]
             for index, rgb in enumerate(rendered.rgb):
                 cv2.imwrite(str(folder / f"{index:05d}.png"), rgb[..., ::-1])
             made[name] = top / name

@@ -15,7 +15,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from program import ClipMaker, command, dynamicverse, finished
+from program import ClipMaker, command, dynamicverse, finished, within
 
 from dynamicverse import stages
 
@@ -58,7 +58,7 @@ def audio(path: Path) -> None:
 def folder(tmp_path: Path, clip: ClipMaker) -> Path:
     top = tmp_path / "inputs"
     top.mkdir()
-    shutil.copytree(clip("small", frames=8), top / "good-frames")
+    shutil.copytree(clip("tiny", frames=4, size=(160, 96)), top / "good-frames")
     video(top / "good video (1).mp4")
     (top / "empty.mp4").write_bytes(b"")
     (top / "text.mp4").write_text("this is not a video\n" * 50)
@@ -105,16 +105,16 @@ def test_bad_inputs_do_not_stop_the_good(folder: Path, tmp_path: Path) -> None:
         assert reason in BAD[name], name
         lines = [line for line in result.err.splitlines() if line.startswith(f"{name}:")]
         assert len(lines) == 1, (name, lines)
-    assert dynamicverse("validate", str(out)).code == 0
+    assert within("validate", str(out)).code == 0
 
-    listed = dynamicverse("quarantine", "list", str(out), "--json").json()
+    listed = within("quarantine", "list", str(out), "--json").json()
     assert {r["name"] for r in listed} == set(BAD)
-    shown = dynamicverse("quarantine", "show", str(out), "giant")
+    shown = within("quarantine", "show", str(out), "giant")
     assert "too_large" in shown.out
 
     (folder / "empty.mp4").unlink()
     video(folder / "empty.mp4")
-    replayed = dynamicverse("quarantine", "replay", str(out), "empty", "--json")
+    replayed = within("quarantine", "replay", str(out), "empty", "--workers", "0", "--json")
     assert replayed.code == 0, replayed.err
     assert {r["name"] for r in replayed.json()} == set(BAD) - {"empty"}
     assert finished(out, "empty") == set(stages.NAMES)
@@ -141,8 +141,8 @@ def test_only_bad_inputs_is_exit_65(tmp_path: Path) -> None:
 def test_wrong_use_is_one_line_and_exit_65(
     tmp_path: Path, clip: ClipMaker, arguments: list[str], expected: str
 ) -> None:
-    given = [a.replace("{clip}", str(clip("room"))) for a in arguments]
-    result = dynamicverse("run", *given, "--out", str(tmp_path / "out"))
+    given = [a.replace("{clip}", str(clip("tiny", frames=4, size=(160, 96)))) for a in arguments]
+    result = within("run", *given, "--out", str(tmp_path / "out"))
     assert result.code == 65, result.err
     assert expected in result.err
     assert len(result.err.strip().splitlines()) == 1
@@ -152,7 +152,7 @@ def test_two_inputs_with_one_name_are_both_named(tmp_path: Path) -> None:
     for sub in ("x", "y"):
         (tmp_path / sub).mkdir()
         video(tmp_path / sub / "clip.mp4")
-    result = dynamicverse(
+    result = within(
         "run", str(tmp_path / "x/clip.mp4"), str(tmp_path / "y/clip.mp4"), "--out", str(tmp_path)
     )
     assert result.code == 65

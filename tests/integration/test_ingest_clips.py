@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -59,14 +61,31 @@ def cuts(path: Path) -> list[int]:
     return found + detector.finish()
 
 
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where frame folders are ingested: each once, for all tests."""
+    return tmp_path_factory.mktemp("ingested")
+
+
+@pytest.fixture(scope="module")
+def ingested(shared_data: Path, root: Path) -> Callable[[str], SceneInfo]:
+    @cache
+    def once(folder: str) -> SceneInfo:
+        (info,) = ingest(shared_data / folder, root)
+        return info
+
+    return once
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_frame_folders(shared_data: Path, tmp_path: Path, folder: str) -> None:
-    source = shared_data / folder
-    (info,) = ingest(source, tmp_path)
+def test_frame_folders(
+    shared_data: Path, root: Path, ingested: Callable[[str], SceneInfo], folder: str
+) -> None:
+    source, info = shared_data / folder, ingested(folder)
     assert info.frame_count == FOLDERS[folder]
     assert info.filter.accepted, info.filter.reasons
     assert info.warnings == []
-    scene = Scene(tmp_path, "real", info.name)
+    scene = Scene(root, "real", info.name)
     first = sorted(source.iterdir())[0]
     copied = images.read_rgb(scene.rgb(0)).astype(int)
     assert np.abs(copied - images.read_rgb(first)).mean() < 3
@@ -136,12 +155,14 @@ def test_cuts_between_real_clips_are_found_where_they_are(
     assert cuts(path) == expected[:-1]
 
 
-def test_what_the_scores_say_of_clips_that_are_known(shared_data: Path, tmp_path: Path) -> None:
+def test_what_the_scores_say_of_clips_that_are_known(
+    ingested: Callable[[str], SceneInfo],
+) -> None:
     scores = {
-        name: ingest(shared_data / "davis" / name, tmp_path)[0].filter.scores
+        name: ingested(f"davis/{name}/rgb").filter.scores
         for name in ("breakdance", "bmx-trees", "blackswan")
     }
-    walk = ingest(shared_data / "hololens", tmp_path)[0].filter.scores
+    walk = ingested("hololens/rgb").filter.scores
     assert scores["breakdance"]["motion"] < 0.001  # a camera on a tripod
     assert scores["breakdance"]["parallax"] is None
     assert scores["breakdance"]["moving_share"] > 0.1  # the dancer and his audience

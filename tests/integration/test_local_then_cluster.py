@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from program import ClipMaker, dynamicverse
+from program import ClipMaker, within
 
 from dynamicverse.cluster import planning
 from dynamicverse.cluster.planning import Request
@@ -16,8 +16,8 @@ STAGES = "ingest,keyframes"
 def test_what_was_run_here_costs_no_pods(tmp_path: Path, clip: ClipMaker) -> None:
     clips, root = tmp_path / "clips", str(tmp_path / "out")
     for name in ("one", "two"):
-        shutil.copytree(clip("room"), clips / name)
-    done = dynamicverse("run", str(clips), "--out", root, "--stages", STAGES, "--json")
+        shutil.copytree(clip("tiny", frames=4, size=(160, 96)), clips / name)
+    done = within("run", str(clips), "--out", root, "--stages", STAGES, "--workers", "0", "--json")
     assert done.code == 0, done.err
 
     request = Request(root, str(clips), stages=STAGES, shard_scenes=64)
@@ -31,6 +31,6 @@ def test_what_was_run_here_costs_no_pods(tmp_path: Path, clip: ClipMaker) -> Non
     assert [s.name for s in work.run.shard(shard).sources] == ["two"]
     url = f"{root}/{work.run.folder}"
     for stage in STAGES.split(","):
-        pod = dynamicverse("stage", stage, "--run", url, "--shard", str(shard), "--json")
+        pod = within("stage", stage, "--run", url, "--shard", str(shard), "--json")
         assert pod.json()["counts"] == {"done": 1}
     assert planning.plan(request, wave_shards=500).shards == []

@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from program import ClipMaker, command, digests, dynamicverse
+from program import ClipMaker, command, digests, within
 
 from dynamicverse.runner import ledger, plan
 from dynamicverse.runner.store import Store
@@ -32,9 +32,10 @@ def test_a_preempted_pod_resumes_inside_its_shard(tmp_path: Path, clip: ClipMake
     for number in range(SCENES):
         shutil.copytree(clip("room"), clips / f"scene-{number}")
     arguments = ("--dataset", "clips", "--stages", STAGE)
-    assert dynamicverse("run", str(clips), "--out", str(calm), *arguments).code == 0
+    calmly = within("run", str(clips), "--out", str(calm), "--workers", "0", *arguments)
+    assert calmly.code == 0, calmly.err
 
-    planned = dynamicverse("plan", str(clips), "--root", str(root), *arguments)
+    planned = within("plan", str(clips), "--root", str(root), *arguments)
     assert planned.code == 0, planned.err
     pod = ("stage", STAGE, "--run", planned.out.strip(), "--shard", "0", "--json")
     process = subprocess.Popen(command(*pod), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -48,7 +49,7 @@ def test_a_preempted_pod_resumes_inside_its_shard(tmp_path: Path, clip: ClipMake
     assert 0 < len(before) < SCENES, "not in the middle"
     assert done_in_ledger(root, planned.out.strip()) == len(before), "the ledger was not flushed"
 
-    again = dynamicverse(*pod)
+    again = within(*pod)
     assert again.code == 0, again.err
     assert again.json()["counts"] == {"cached": len(before), "done": SCENES - len(before)}
     after = manifests(root)

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from dashboard_queries import answered, eventually, impatient, panels, variables
 from ledger_replay import Replay
-from program import command, dynamicverse
+from program import command, within
 from prometheus_server import Prometheus, prometheus, replayed
 from promtool import program
 from rendered import render
@@ -42,10 +42,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     broken.write_bytes(b"not a video")
     program("prometheus")  # skip before the work where there is none
     inputs = [str(tiny_clip(folder, "room", 0)), str(tiny_clip(folder, "hall", 1)), str(broken)]
-    result = dynamicverse(
-        "run", *inputs, "--out", str(folder / "out"), "--set", f"cluster.prices={{{POOL}: 3.5}}",
-        "--json", env={"DYNAMICVERSE_POOL": POOL},
-    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DYNAMICVERSE_POOL", POOL)
+        result = within(
+            "run", *inputs, "--out", str(folder / "out"), "--workers", "0", "--json",
+            "--set", f"cluster.prices={{{POOL}: 3.5}}",
+        )  # fmt: skip
     assert result.code == 0, result.err
     assert len(result.json()["scenes"]) == 2
     return folder / "out"
@@ -142,7 +144,7 @@ def test_variables_offer_values(server: Prometheus) -> None:
 
 def test_figures_are_those_of_the_run(server: Prometheus, finished: Path) -> None:
     """Prometheus and `status`, which reads the finished run by itself."""
-    (status,) = dynamicverse("status", str(finished), "--json").json()
+    (status,) = within("status", str(finished), "--json").json()
     for stage in status["stages"]:
         for state in ("done", "quarantined", "blocked"):
             expr = f'sum(dynamicverse_scenes{{stage="{stage["stage"]}",state="{state}"}})'

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from program import dynamicverse
+from program import dynamicverse, within
 
 
 def test_help_teaches_and_is_quick() -> None:
@@ -37,7 +37,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("command", ["run", "plan", "stage", "status", "validate", "report"])
 def test_every_command_has_help(command: str) -> None:
-    result = dynamicverse(command, "--help")
+    result = within(command, "--help")
     assert result.code == 0
     assert "Usage" in result.out
 
@@ -46,7 +46,7 @@ def test_schemas_are_listed_and_valid() -> None:
     names = dynamicverse("schema").out.split()
     assert {"scene", "dynamic_objects", "captions", "manifest"} <= set(names)
     for name in names:
-        schema = dynamicverse("schema", name).json()
+        schema = within("schema", name).json()
         jsonschema.Draft202012Validator.check_schema(schema)
     wrong = dynamicverse("schema", "scne")
     assert wrong.code == 65

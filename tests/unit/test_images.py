@@ -59,6 +59,13 @@ def test_the_lock_comes_before_the_source() -> None:
     assert DOCKERFILE.index("COPY images/locks/core.txt") < DOCKERFILE.index("COPY dynamicverse")
 
 
+def test_bytecode_is_in_the_layers() -> None:
+    """Pods cannot write it, and would compile all that they import at every start."""
+    assert "PYTHONDONTWRITEBYTECODE=1" in DOCKERFILE
+    installs = DOCKERFILE + (IMAGES / "cpu_test_torch.py").read_text()
+    assert "--no-compile" not in installs
+
+
 def test_control_has_no_torch() -> None:
     assert "torch" not in locked("core.txt")
     assert re.search(r"^FROM core AS control$", DOCKERFILE, re.M)
