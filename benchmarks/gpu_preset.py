@@ -7,7 +7,8 @@ Runs the code of `dynamicverse run --preset gpu` in this process; what is replac
 - weights: every network has its full size and random weights (`gpu_models.py`), so times are
   real and results are not. CoTracker's visibility is biased so that its points count as seen;
   flow is cut at 100 px and depth to 1..50 m, which the file formats and the stages that follow
-  can bear; the camera that the depth network sees is computed, then replaced by a plausible one.
+  can bear; the camera that the depth network sees is computed, then replaced by a plausible one,
+  and so are the masks, which are noise and would make their pictures slow to write: by ellipses.
 - the VLM: a local server that gives fixed answers of the right form after half a second.
 
 Both clips have `--frames` frames of 854×480. The first warms the networks up (one process does
@@ -177,7 +178,29 @@ def random_backend(kind: str, name: str, settings: Any, vlm: Any = None) -> Any:
         return _Bearable(gpu_models.of_ptlflow(name), -100, 100)
     if kind == "depth":
         return _Bearable(gpu_models.unidepth(), 1, 50)
-    return gpu_models.sam2() if kind == "segmenter" else _load(kind, name, settings, vlm)
+    if kind == "segmenter":
+        return _Ellipses(gpu_models.sam2())
+    return _load(kind, name, settings, vlm)
+
+
+class _Ellipses:
+    """A segmenter whose masks are computed, and then replaced by ellipses that drift."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self.info, self.device, self.notes = backend.info, backend.device, backend.notes
+
+    def segment(self, clip: Any, objects: Any, coarse: Any, write: Any, progress: Any) -> None:
+        def replaced(t: int, label_HW: Any) -> None:
+            drawn_HW = np.zeros_like(label_HW)
+            for item in objects.dynamic:
+                x0, y0, x1, y1 = item.position[0].box
+                middle = (round((x0 + x1) / 2) + 3 * t, round((y0 + y1) / 2) + t)
+                axes = (round((x1 - x0) / 2), round((y1 - y0) / 2))
+                cv2.ellipse(drawn_HW, middle, axes, 0, 0, 360, item.tracking_id, -1)
+            write(t, drawn_HW)
+
+        self._backend.segment(clip, objects, coarse, replaced, progress)
 
 
 class _Bearable:

@@ -115,7 +115,6 @@ class Clip:
     dataset: str
     source: Callable[[], Path]
     rows: Callable[[Scene], Iterator[tuple[str, Row]]]
-    stages: str = STAGES
 
 
 def clips(data: Path, out: Path) -> Iterator[Clip]:
@@ -135,7 +134,6 @@ def clips(data: Path, out: Path) -> Iterator[Clip]:
             "clips",
             lambda r=recipe: render(out, r).clip,
             lambda s, r=recipe: iter([("tracks", _tap_vid(s, r))]),
-            "ingest,tracks",
         )
     hololens = data / "hololens"
     if hololens.is_dir():
@@ -228,14 +226,12 @@ def _foreground(found: list[files.Ids]) -> Row:
 
 def measure(clip: Clip, out: Path) -> dict[str, Row]:
     """Run a clip; its row in each of the tables that it belongs to."""
-    options = ("--stages", clip.stages, "--set", "segmentation.visuals=false")
+    options = ("--stages", STAGES, "--set", "segmentation.visuals=false")
     found = run(clip.source(), out, *options, dataset=clip.dataset)
     if "frames" not in found:
         return {"failed": {"clip": clip.name, "status": found["status"]}}
     scene = Scene(out, clip.dataset, found["name"])
     rows = {table: {"clip": clip.name, **row} for table, row in clip.rows(scene)}
-    if clip.stages != STAGES:
-        return rows
     frames = found["frames"]
     rows["speed"] = {
         "clip": clip.name,

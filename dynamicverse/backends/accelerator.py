@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from functools import cache, partial
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
@@ -47,6 +50,35 @@ def half(where: torch.device) -> torch.autocast:
     return torch.autocast(where.type, torch.float16, enabled=where.type == "cuda")
 
 
+@cache
+def fused(kind: str) -> ModuleType | None:
+    """The fused kernels for a kind of device; None where they cannot run, PyTorch's own do then.
+
+    They need a GPU, Triton and a C compiler.
+    """
+    if kind != "cuda" or find_spec("triton") is None:
+        return None
+    kernels = import_module("dynamicverse.backends.kernels")
+    return kernels if kernels.usable() else None
+
+
+def fuse_norms(network: torch.nn.Module) -> None:
+    """Let a network's layer norms give the half precision in which they are read; GPUs only."""
+    first = next(network.parameters(), None)
+    kernels = None if first is None else fused(first.device.type)
+    if kernels is None:
+        return
+    for layer in network.modules():
+        if type(layer) is torch.nn.LayerNorm:
+            layer.forward = partial(_normalised, kernels, layer)  # type: ignore[method-assign]
+
+
+def _normalised(kernels: Any, layer: Any, values: torch.Tensor) -> torch.Tensor:
+    kind = torch.float16 if values.dtype == torch.float32 else values.dtype
+    found: torch.Tensor = kernels.normalised(values, layer.weight, layer.bias, layer.eps, kind)
+    return found
+
+
 def upload(frames: Sequence[Rgb], where: torch.device) -> torch.Tensor:
     """Frames (H,W,3) as one uint8 tensor (B,3,H,W) on the device."""
     stacked_BHW3 = torch.from_numpy(np.stack(frames))
@@ -66,11 +98,18 @@ def download(values: torch.Tensor) -> npt.NDArray[np.float32]:
     return cast("npt.NDArray[np.float32]", host.numpy())
 
 
-def ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """The same items; the next one is made in a thread while this one is used."""
+def ahead(items: Iterable[Item], worker: ThreadPoolExecutor | None = None) -> Iterator[Item]:
+    """The same items; the next one is made in a thread while this one is used.
+
+    worker: an executor with one thread, for work that is dearer in a new one; None: a thread of
+    its own.
+    """
     iterator = iter(items)
-    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as worker:
+    with ExitStack() as held:
+        if worker is None:
+            worker = held.enter_context(ThreadPoolExecutor(1, thread_name_prefix="ahead"))
         coming = worker.submit(next, iterator, _END)
+        held.callback(lambda: coming.cancel() or wait([coming]))
         while (item := coming.result()) is not _END:
             coming = worker.submit(next, iterator, _END)
             yield item
@@ -79,12 +118,15 @@ def ahead(items: Iterable[Item]) -> Iterator[Item]:
 class Batches:
     """Runs a model on batches: reads ahead of it, and hands results on while it runs.
 
-    When the device is out of memory, the batch is halved for good and said in `notes`.
+    When the device is out of memory, the batch is halved for good and said in `notes`. worker:
+    see `ahead`.
     """
 
-    def __init__(self, size: int, notes: list[str]) -> None:
+    def __init__(
+        self, size: int, notes: list[str], worker: ThreadPoolExecutor | None = None
+    ) -> None:
         self.size = size
-        self._notes = notes
+        self._notes, self._worker = notes, worker
 
     def run(
         self, items: Iterable[Item], compute: Callable[[list[Item]], Sequence[Result]]
@@ -93,7 +135,8 @@ class Batches:
 
         Raises torch.OutOfMemoryError when a single item does not fit.
         """
-        for results in ahead(self._computed(ahead(_batched(items, self.size)), compute)):
+        computed = self._computed(ahead(_batched(items, self.size)), compute)
+        for results in ahead(computed, self._worker):
             yield from results
 
     def _computed(
@@ -120,13 +163,20 @@ class Batches:
 
 
 class Network:
-    """What every backend with a network has: its device, its batches, and notes for the user."""
+    """What every backend with a network has: its device, its batches, and notes for the user.
+
+    Its thread stays, from clip to clip: cuDNN and cuBLAS prepare for each thread anew, which
+    takes longer than some clips.
+    """
 
     def __init__(self, batch: int) -> None:
         self.notes: list[str] = []
         self._where = device()
         self.device = str(self._where)
-        self._batches = Batches(batch, self.notes)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
+        self._batches = Batches(batch, self.notes, self._thread)
+        if self._where.type == "cuda" and fused("cuda") is None:
+            self.notes.append("slower than it could be: no Triton, or no C compiler for it")
 
 
 def _attempt(

@@ -6,6 +6,7 @@ launching its kernels takes longer than running them. A graph launches them all 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -13,19 +14,20 @@ import torch
 from torch.utils import _pytree as pytree
 
 MOST = 64  # graphs of one function: further shapes run as they are
+AFTER = 8  # runs of a shape; a capture takes as long as a few of them
 
 
 class Graphed:
     """A function of tensors without data-dependent control flow; the same results, faster.
 
-    Every combination of shapes and other arguments runs as it is the first time, is captured
-    the second time, and is replayed from then on. Not safe for several threads. Without CUDA
-    tensors among its arguments it is the function itself.
+    Every combination of shapes and other arguments runs as it is AFTER times, is captured then,
+    and is replayed from then on. Not safe for several threads. Without CUDA tensors among its
+    arguments it is the function itself.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self._seen: set[Any] = set()
+        self._seen: Counter[Any] = Counter()
         self._graphs: dict[Any, tuple[torch.cuda.CUDAGraph, list[torch.Tensor], Any]] = {}
         self._pool: Any = None
 
@@ -38,8 +40,8 @@ class Graphed:
             (leaf.shape, leaf.dtype) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves
         )
         if key not in self._graphs:
-            if key not in self._seen or len(self._graphs) == MOST:
-                self._seen.add(key)
+            self._seen[key] += 1
+            if self._seen[key] <= AFTER or len(self._graphs) == MOST:
                 return self._function(*arguments, **named)
             self._graphs[key] = self._captured(leaves, form)
         graph, inputs, output = self._graphs[key]
@@ -60,9 +62,18 @@ class Graphed:
         cached = torch.is_autocast_cache_enabled()
         torch.set_autocast_cache_enabled(False)  # a graph must not read what autocast drops
         try:
-            # other threads go on decoding and copying meanwhile
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                output = self._function(*arguments, **named)
+            # not `torch.cuda.graph`: it empties the allocator's cache and collects garbage, which
+            # takes longer than the capture
+            torch.cuda.synchronize()
+            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            with torch.cuda.stream(aside):
+                # other threads go on decoding and copying meanwhile
+                graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+                try:
+                    output = self._function(*arguments, **named)
+                finally:
+                    graph.capture_end()
+            torch.cuda.synchronize()
         finally:
             torch.set_autocast_cache_enabled(cached)
         return graph, [leaf for leaf in held if isinstance(leaf, torch.Tensor)], output

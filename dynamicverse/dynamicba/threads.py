@@ -27,16 +27,19 @@ class Map(Protocol):
 
 
 @contextmanager
-def worker_threads(device: torch.device) -> Iterator[Map]:
-    """A `map` over the cores this process may use; on a GPU the plain `map`."""
-    workers = min(MAX_WORKERS, len(os.sched_getaffinity(0)))
+def worker_threads(device: torch.device, blocks: int) -> Iterator[Map]:
+    """A `map` over the cores this process may use; on a GPU and for one block the plain `map`."""
+    workers = min(MAX_WORKERS, len(os.sched_getaffinity(0)), blocks)
     if device.type != "cpu":
         yield map
         return
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
+        if workers <= 1:
+            yield map
+            return
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool.map if workers > 1 else map
+            yield pool.map
     finally:
         torch.set_num_threads(before)

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,8 +46,9 @@ def validate(path: Path, width: int, height: int, thorough: bool = False) -> Non
 
 def present(ids_HW: NDArray[np.uint8]) -> set[int]:
     """The instance ids in a mask, without the background."""
-    counts = np.bincount(ids_HW.reshape(-1), minlength=MAX_ID + 1)
-    return {int(i) for i in np.flatnonzero(counts) if i}
+    bins = MAX_ID + 1
+    counts = cv2.calcHist([np.ascontiguousarray(ids_HW)], [0], None, [bins], [0, bins])
+    return {int(i) for i in np.flatnonzero(counts.ravel()) if i}
 
 
 def colour(instance_id: int) -> tuple[int, int, int]:

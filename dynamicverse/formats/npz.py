@@ -25,6 +25,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from dynamicverse.formats.atomic import atomic_path
 from dynamicverse.formats.bounded import invalid, open_bounded
+from dynamicverse.formats.parallel_deflate import ParallelDeflate, compressors
 
 Array = NDArray[Any]
 
@@ -97,16 +98,20 @@ def write_npz(path: Path, arrays: Mapping[str, Array | ArrayStream]) -> None:
     Streams are consumed block by block, so that memory stays flat.
     Raises ArtifactError for object arrays and for streams that do not add up to their shape.
     """
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+    with (
+        atomic_path(path) as temporary,
+        zipfile.ZipFile(temporary, "w") as archive,
+        compressors() as pool,
+    ):
         for name, array in arrays.items():
             member = zipfile.ZipInfo(f"{name}.npy", FIXED_DATE)
             member.compress_type = zipfile.ZIP_DEFLATED
             member.create_system = 3
             member.external_attr = 0o644 << 16
-            member._compresslevel = LEVEL  # type: ignore[attr-defined]
             # zip64 headers differ between versions of Python: only where they are needed
             nbytes = math.prod(array.shape) * np.dtype(array.dtype).itemsize
             with archive.open(member, "w", force_zip64=nbytes > ZIP64_FROM) as stream:
+                stream._compressor = ParallelDeflate(pool, LEVEL)  # type: ignore[attr-defined]
                 _write_array(path, name, stream, array)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -15,11 +16,14 @@ from dynamicverse.scene import Scene
 
 Rgb = npt.NDArray[np.uint8]
 
+READERS = min(4, os.cpu_count() or 1)  # frames that are decoded at a time, ahead of the reader
+AHEAD = 2 * READERS
+
 
 class SceneFrames:
-    """Random access to the frames of a scene; the next frame is decoded ahead.
+    """Random access to the frames of a scene; the next frames are decoded ahead.
 
-    A context manager: leaving it stops the decoding thread. At most two frames are held.
+    A context manager: leaving it stops the decoding threads. At most AHEAD + 1 frames are held.
     """
 
     def __init__(self, scene: Scene) -> None:
@@ -27,8 +31,8 @@ class SceneFrames:
         self._scene = scene
         self._count = info.frame_count
         self.size = (info.width, info.height)
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="decode")
-        self._ahead: tuple[int, Future[Rgb]] | None = None
+        self._executor = ThreadPoolExecutor(READERS, thread_name_prefix="decode")
+        self._ahead: dict[int, Future[Rgb]] = {}
 
     def __enter__(self) -> SceneFrames:
         return self
@@ -48,16 +52,16 @@ class SceneFrames:
         """RGB (H,W,3) of the 0-based frame; raises ArtifactError, IndexError."""
         if not 0 <= frame < self._count:
             raise IndexError(frame)
-        if self._ahead is not None and self._ahead[0] == frame:
-            image = self._ahead[1].result()
-        else:
-            image = self._read(frame)
-        following = frame + 1
-        self._ahead = (
-            (following, self._executor.submit(self._read, following))
-            if following < self._count
-            else None
-        )
+        coming = self._ahead.pop(frame, None)
+        image = self._read(frame) if coming is None else coming.result()
+        following = range(frame + 1, min(frame + 1 + AHEAD, self._count))
+        if coming is None:  # a jump: one frame, until it is known to go on from here
+            following = following[:1]
+        for passed in [t for t in self._ahead if t not in following]:
+            self._ahead.pop(passed).cancel()
+        for t in following:
+            if t not in self._ahead:
+                self._ahead[t] = self._executor.submit(self._read, t)
         return image
 
     def __iter__(self) -> Iterator[Rgb]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -21,7 +20,6 @@ from dynamicverse.dynamicba.frame_pool import compute_device, in_order
 from dynamicverse.formats import (
     depth_exr,
     flow_png,
-    fused,
     images,
     intrinsics,
     masks,
@@ -30,15 +28,14 @@ from dynamicverse.formats import (
     scene_info,
     tracks,
 )
-from dynamicverse.formats.npz import ArrayStream
 from dynamicverse.formats.reconstruction_info import ReconstructionInfo, Relabelled
 from dynamicverse.scene import Scene
 from dynamicverse.stages.base import Stage, StageContext
-from dynamicverse.stages.unit import focal_sigma, in_metres
+from dynamicverse.stages.reconstructed import summarise, write_fused
+from dynamicverse.stages.unit import in_metres
 
 if TYPE_CHECKING:
     from dynamicverse.dynamicba.cameras.solve import CameraSolution
-    from dynamicverse.dynamicba.motion.moving_objects import MovingObject
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -109,9 +106,9 @@ def run(scene: Scene, context: StageContext) -> None:
     steps.done("depth and fusion")
     poses.write(scene.poses, cameras)
     objects = source.moving.objects if source else []
-    _write_fused(scene, clip, cameras, built, objects)
+    write_fused(scene, clip, cameras, built, objects)
     kind = "none" if source is None else "prior" if has_prior else "plane_sweep"
-    summary = _summary(solution, cameras, kind, told, objects).model_copy(
+    summary = summarise(solution, cameras, kind, told, objects).model_copy(
         update={"relabelled": labels.counts}
     )
     reconstruction_info.write(scene.reconstruction_json, summary)
@@ -258,100 +255,6 @@ def _assemble(
     return assembler.result()
 
 
-def _write_fused(
-    scene: Scene,
-    clip: Clip,
-    cameras: poses.Poses,
-    built: Scene4D,
-    objects: Sequence[MovingObject],
-) -> None:
-    solved = {item.instance: item for item in objects}
-    found = [solved.get(int(instance)) for instance in built.ids_M]
-    poses_MF44 = np.full((len(found), *cameras.c2w_F44.shape), np.nan)
-    for row, item in enumerate(found):
-        if item is not None:
-            poses_MF44[row] = item.o2w_F44
-    fused.write(
-        scene.fused,
-        fused.Fused(
-            static_points=built.static.points_N3,
-            static_rgbs=built.static.rgbs_N3,
-            static_confidence=built.static.confidence_N,
-            dyn_points=built.moving_points_Q3,
-            dyn_rgbs=built.moving_rgbs_Q3,
-            dyn_offsets=built.offsets,
-            dyn_instance=built.moving_instance_Q,
-            c2w=cameras.c2w_F44,
-            Ks=cameras.K_F33,
-            timestamps=cameras.timestamps_F,
-            scale=cameras.scale,
-            rgbs=_thumbnails(clip),
-            object_ids=built.ids_M,
-            object_centres=built.centres_MF3,
-            object_model=np.array([i.model if i else "unknown" for i in found], np.str_),
-            object_poses=poses_MF44,
-        ),
-    )
-
-
-def _thumbnails(clip: Clip) -> ArrayStream:
-    """Small pictures of all frames, a few in memory at a time."""
-    factor = min(1.0, fused.MAX_PICTURE_SIDE / max(clip.tracks.size))
-    width, height = (max(1, round(side * factor)) for side in clip.tracks.size)
-    frames = len(clip.registered_F)
-
-    def small(frame: int) -> Bytes:
-        rgb_HW3 = clip.frames.rgb(frame)
-        resized = cv2.resize(rgb_HW3, (width, height), interpolation=cv2.INTER_AREA)
-        return np.asarray(resized[None], np.uint8)
-
-    return ArrayStream(np.uint8, (frames, height, width, 3), in_order(small, range(frames)))
-
-
-def _summary(
-    solution: CameraSolution,
-    cameras: poses.Poses,
-    kind: str,
-    told: list[str],
-    objects: Sequence[MovingObject],
-) -> ReconstructionInfo:
-    centres_R3 = cameras.c2w_F44[cameras.registered_F, :3, 3]
-    length = float(np.linalg.norm(np.diff(centres_R3, axis=0), axis=1).sum())
-    measured = solution.observations > 0
-    return ReconstructionInfo.model_validate(
-        {
-            "status": solution.status,
-            "scale": cameras.scale,
-            "focal_px": float(solution.K_F33[0, 0, 0]),
-            "focal_source": solution.focal_source,
-            "focal_sigma_px": focal_sigma(solution),
-            "registered_frames": int(solution.registered_F.sum()),
-            "frame_count": len(solution.registered_F),
-            "points": int(solution.static_N.sum()),
-            "observations": int(solution.observations),
-            "reprojection_rmse_px": float(solution.reprojection_rmse_px) if measured else None,
-            "depth_source": kind,
-            "path_length": length if solution.status == "full" else None,
-            "statements": told,
-            "objects": [_facts(item) for item in objects],
-        }
-    )
-
-
-def _facts(item: MovingObject) -> dict[str, object]:
-    return {
-        "instance_id": item.instance,
-        "model": item.model,
-        "scale_source": item.scale_source,
-        "tracks": len(item.track_T),
-        "posed_frames": int(np.isfinite(item.o2w_F44[:, 0, 0]).sum()),
-        "residual_px": item.residual_px,
-        "explained": item.explained,
-        "scale_spread": item.scale_spread,
-        "strain": item.strain,
-    }
-
-
 def _report(context: StageContext, summary: ReconstructionInfo, built: Scene4D) -> None:
     for statement in summary.statements:
         context.log(statement)
@@ -392,7 +295,7 @@ def settings(config: Config) -> Mapping[str, Any]:
 
 STAGE = Stage(
     name="reconstruction",
-    version=3,
+    version=4,
     reads=("scene_json", "rgb", "masks", "tracks", "depth_prior"),
     optional=("flow",),
     writes=("cameras", "depth", "fused"),

@@ -14,7 +14,7 @@ from dynamicverse.config import DenseConfig
 from dynamicverse.dynamicba.dense import semiglobal, sweep
 from dynamicverse.dynamicba.dense.agreement import DepthView, agree
 from dynamicverse.dynamicba.dense.densify import Densifier, WorkSize
-from dynamicverse.dynamicba.dense.scaling import densify_with_prior
+from dynamicverse.dynamicba.dense.scaling import scale_field
 from dynamicverse.dynamicba.dense.upsample import upsample
 from dynamicverse.dynamicba.dense.views import SparsePoints, View, choose_views, depth_range
 
@@ -377,7 +377,7 @@ def test_a_prior_takes_the_scale_of_the_control_points() -> None:
     field = np.tile(np.linspace(1.5, 2.5, 80), (60, 1))
     ys, xs = np.mgrid[4:60:6, 4:80:6].reshape(2, -1)
     pixels = np.stack([xs, ys], 1).astype(float)
-    depth, _ = densify_with_prior(prior, pixels, (prior * field)[ys, xs].astype(float))
+    depth = scale_field(prior, pixels, (prior * field)[ys, xs].astype(float)).scaled(prior)
     error = np.abs(depth / (prior * field) - 1)
     assert np.median(error) < 0.02
     assert error.max() < 0.1
@@ -388,18 +388,17 @@ def test_wrong_control_points_do_not_spoil_a_prior() -> None:
     ys, xs = np.mgrid[4:60:6, 4:80:6].reshape(2, -1)
     depths = np.full(len(xs), 6.0)
     depths[::10] = 40.0
-    depth, _ = densify_with_prior(prior, np.stack([xs, ys], 1).astype(float), depths)
+    depth = scale_field(prior, np.stack([xs, ys], 1).astype(float), depths).scaled(prior)
     np.testing.assert_allclose(depth, 6.0, rtol=1e-5)
 
 
 def test_a_prior_without_control_points_is_kept_and_its_holes_too() -> None:
     prior = np.full((60, 80), 2.0, np.float32)
     prior[:10] = 0
-    depth, _ = densify_with_prior(prior, np.zeros((0, 2)), np.zeros(0))
+    depth = scale_field(prior, np.zeros((0, 2)), np.zeros(0)).scaled(prior)
     np.testing.assert_array_equal(depth, prior)
-    scaled, _ = densify_with_prior(
-        prior, np.array([[5.0, 5.0], [40.0, 40.0]]), np.array([9.0, 4.0])
-    )
+    points = np.array([[5.0, 5.0], [40.0, 40.0]])
+    scaled = scale_field(prior, points, np.array([9.0, 4.0])).scaled(prior)
     assert not scaled[:10].any()
     np.testing.assert_allclose(scaled[10:], 4.0, rtol=1e-5)  # the point in the hole is not used
 
@@ -410,7 +409,7 @@ def test_control_points_that_agree_make_a_prior_surer() -> None:
     sigmas = []
     for noise in (0.0, 0.01, 0.05):
         depth = 3.0 * np.exp(rng.normal(0, noise, 400)) * (1 + 1e-3 * rng.random(400))
-        sigmas.append(densify_with_prior(prior, pixels, depth)[1])
+        sigmas.append(scale_field(prior, pixels, depth).sigma)
     assert sigmas[0] < sigmas[1] < sigmas[2]
     np.testing.assert_allclose(sigmas[1:], [0.01, 0.05], rtol=0.2)
-    assert densify_with_prior(prior, np.zeros((0, 2)), np.zeros(0))[1] > sigmas[2]
+    assert scale_field(prior, np.zeros((0, 2)), np.zeros(0)).sigma > sigmas[2]

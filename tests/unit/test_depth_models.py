@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import tiny_models
 import torch
 
+from dynamicverse.backends.depth.unidepth_steps import Encoded
 from dynamicverse.config import DepthConfig
 from dynamicverse.errors import MissingModelError
 from dynamicverse.formats.intrinsics import PriorIntrinsics
@@ -96,45 +99,100 @@ def test_depth_pro_gives_metres_that_grow_with_the_focal_length() -> None:
     np.testing.assert_allclose(far, 2 * np.array(near), rtol=1e-3)
 
 
-class Echo(torch.nn.Module):
-    """Stands in for UniDepthV2 where only the two passes matter: gives back its input."""
+class Echo:
+    """Stands in for UniDepthV2's steps where only the two passes matter: gives back its input."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.pixel_decoder = torch.nn.Module()
-        self.pixel_decoder.depth_layer = torch.nn.Identity()
-        self.decoded = 0  # times that the depth decoder ran
+        self.encoded: list[int] = []
 
-    def infer(self, rgb_B3HW, camera_B33=None):  # type: ignore[no-untyped-def]
-        self.decoded += "forward" not in vars(self.pixel_decoder.depth_layer)
-        count, _, height, width = rgb_B3HW.shape
-        focal_B = rgb_B3HW[:, 0, 0, 0].float() + 1
-        K_B33 = torch.eye(3).repeat(count, 1, 1)
-        K_B33[:, 0, 0] = K_B33[:, 1, 1] = focal_B
-        K_B33[:, 0, 2], K_B33[:, 1, 2] = width / 2, height / 2
-        depth = focal_B if camera_B33 is None else camera_B33[:, 0, 2]
-        shape = (count, 1, height, width)
-        return {
-            "intrinsics": K_B33,
-            "depth": depth.view(-1, 1, 1, 1).expand(shape),
-            "confidence": torch.full(shape, 2.0),
-        }
+    def encode(self, rgb_B3HW: torch.Tensor) -> Encoded:
+        self.encoded.append(len(rgb_B3HW))
+        focal_B1 = rgb_B3HW[:, 0, 0, :1].float() + 1
+        return Encoded((focal_B1,), focal_B1)
+
+    def cameras(self, encoded: Encoded, rgb_B3HW: torch.Tensor) -> torch.Tensor:
+        K_B33 = torch.eye(3).repeat(len(encoded), 1, 1)
+        K_B33[:, 0, 0] = K_B33[:, 1, 1] = encoded.tokens[:, 0]
+        K_B33[:, 0, 2], K_B33[:, 1, 2] = rgb_B3HW.shape[3] / 2, rgb_B3HW.shape[2] / 2
+        return K_B33
+
+    def depth(
+        self, encoded: Encoded, rgb_B3HW: torch.Tensor, K_33: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        shape = (len(encoded), *rgb_B3HW.shape[2:])
+        depth_B = encoded.tokens[:, 0] + K_33[0, 2]
+        return depth_B[:, None, None].expand(shape), torch.full(shape, 2.0)
+
+
+def _echo() -> tuple[Any, Echo]:
+    from dynamicverse.backends.depth import unidepth
+
+    echo = Echo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unidepth, "Steps", lambda model: echo)
+        return unidepth.UniDepth(DepthConfig(), torch.nn.Identity()), echo
 
 
 def test_unidepth_averages_the_cameras_and_uses_them() -> None:
+    frames = [np.full((4, 6, 3), value, np.uint8) for value in (9, 19, 29)]
+    backend, echo = _echo()
+    camera = backend.intrinsics(iter(frames))
+    assert camera == PriorIntrinsics(fx=20, fy=20, cx=2.5, cy=1.5, source="unidepth", metric=True)
+    maps = list(backend.stream(iter(frames), camera))
+    for value, (depth_HW, confidence_HW) in zip((10, 20, 30), maps, strict=True):
+        np.testing.assert_array_equal(depth_HW, np.full((4, 6), value + 3.0))  # cx as it counts
+        np.testing.assert_array_equal(confidence_HW, np.full((4, 6), 0.5))
+    assert echo.encoded == [3]  # the second pass encodes nothing
+    assert backend.intrinsics(iter([])) is None
+
+
+def test_frames_that_the_first_pass_did_not_see_are_encoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from dynamicverse.backends.depth import unidepth
+
+    monkeypatch.setattr(unidepth, "HELD", 9)
+    backend, echo = _echo()
+    frames = [np.full((4, 6, 3), value, np.uint8) for value in range(20)]
+    camera = backend.intrinsics(iter(frames))
+    echo.encoded.clear()
+    maps = list(backend.stream(iter(frames), camera))
+    assert echo.encoded == [8, 4]
+    assert [depth_HW[0, 0] - 3 for depth_HW, _ in maps] == [value + 1 for value in range(20)]
+    echo.encoded.clear()
+    others = [frame + 100 for frame in frames[:3]]
+    assert [depth[0, 0] - 3 for depth, _ in backend.stream(iter(others), camera)] == [101, 102, 103]
+    assert echo.encoded == [3]
+
+
+def test_the_two_passes_give_what_unidepth_infers() -> None:
     from dynamicverse.backends.depth.unidepth import UniDepth
 
-    frames = [np.full((4, 6, 3), value, np.uint8) for value in (9, 19, 29)]
-    echo = Echo()
-    backend = UniDepth(DepthConfig(), echo)
-    camera = backend.intrinsics(iter(frames))
-    assert echo.decoded == 0  # the first pass leaves the depth decoder out
-    assert camera == PriorIntrinsics(fx=20, fy=20, cx=2.5, cy=1.5, source="unidepth", metric=True)
-    depth_HW, confidence_HW = next(backend.stream(iter(frames), camera))
-    assert echo.decoded == 1
-    np.testing.assert_array_equal(depth_HW, np.full((4, 6), 3.0))  # cx in its own convention
-    np.testing.assert_array_equal(confidence_HW, np.full((4, 6), 0.5))
-    assert backend.intrinsics(iter([])) is None
+    model = tiny_models.unidepth()
+    torch.manual_seed(1)
+    for weight in model.parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=0.05)
+    size = (100, 30)  # wider than it takes: edges are added
+    frames = tiny_models.clip(3, size)
+    rgb_B3HW = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
+    model.eval()
+    K_33 = torch.tensor([[80.0, 0, 51], [0, 70, 14], [0, 0, 1]])
+    theirs = model.infer(rgb_B3HW)
+    given = [model.infer(rgb_B3HW[b], K_33[None].clone()) for b in range(3)]
+    backend = UniDepth(DepthConfig(), model)
+    np.testing.assert_allclose(
+        backend._cameras(frames), theirs["intrinsics"].numpy(), rtol=1e-4, atol=1e-3
+    )
+    camera = PriorIntrinsics(fx=80, fy=70, cx=50.5, cy=13.5, source="test")
+    for one, (depth_HW, confidence_HW) in zip(
+        given, backend.stream(iter(frames), camera), strict=True
+    ):
+        assert depth_HW.std() > 1e-3
+        assert confidence_HW.std() > 1e-3
+        np.testing.assert_allclose(depth_HW, one["depth"][0, 0].clamp(0), rtol=1e-3)
+        expected = (1 / one["confidence"][0, 0]).clamp(0, 1)
+        np.testing.assert_allclose(confidence_HW, expected, rtol=1e-3)
 
 
 def test_the_real_unidepth_runs_in_two_passes() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from camera_clips import FOCAL, film, pan, room, walk
@@ -11,9 +13,9 @@ from dynamicverse.dynamicba.bundle.solver import Structure
 from dynamicverse.dynamicba.cameras.graph import TrackGraph
 from dynamicverse.dynamicba.cameras.resection import pose_errors, resect
 from dynamicverse.dynamicba.cameras.triangulation import (
+    agreement,
     reprojection_errors,
     triangulate,
-    triangulation_angles,
 )
 from dynamicverse.geometry.lie import rotation_angle, se3_inverse, so3_exp
 
@@ -57,13 +59,59 @@ def test_without_parallax_points_are_far_and_fit() -> None:
 
 def test_angles_are_those_between_the_rays() -> None:
     seen, truth, tracks = scene(0.0)
-    found = triangulation_angles(seen, truth, 300)
+    found = agreement(truth.points_N3, seen, truth, np.inf).angle_N
     centres = -np.einsum("fji,fj->fi", truth.R_F33, truth.t_F3)
     for track in tracks[:20]:
         rays = truth.points_N3[track] - centres[seen.frame_M[seen.point_M == track]]
         rays /= np.linalg.norm(rays, axis=1, keepdims=True)
         angle = np.arccos(np.clip(rays @ rays[0], -1, 1)).max()
         assert found[track] == pytest.approx(angle, abs=1e-4)
+
+
+def test_rays_that_do_not_agree_have_no_part_in_the_angle() -> None:
+    seen, truth, tracks = scene(0.0)
+    first = np.unique(seen.point_M, return_index=True)[1]
+    others = np.setdiff1d(np.arange(len(seen)), first)
+    wrong = replace(seen, xy_M2=seen.xy_M2.copy())
+    wrong.xy_M2[first] += 60.0
+    found = agreement(truth.points_N3, wrong, truth, 3.0)
+    assert (found.error_M[first] > 50).all()
+    without = agreement(truth.points_N3, seen.select(others), truth, 3.0)
+    np.testing.assert_allclose(found.error_M[others], without.error_M)
+    np.testing.assert_array_equal(found.angle_N, without.angle_N)
+    np.testing.assert_array_equal(found.angle_N[np.setdiff1d(np.arange(300), tracks)], 0)
+
+
+def test_agreement_needs_observations_in_the_order_of_points() -> None:
+    seen, truth, _ = scene(0.0)
+    with pytest.raises(ValueError, match="sorted"):
+        agreement(truth.points_N3, seen.select(np.arange(len(seen))[::-1]), truth, 3.0)
+
+
+def test_thinned_tracks_are_the_longest_of_each_cell() -> None:
+    graph = TrackGraph(film(walk(12), room(900), noise=0.3).tracks)
+    frames = np.arange(0, 12, 2)
+    length = graph.visible_FN[frames].sum(0)
+    step = np.sqrt(graph.size[0] * graph.size[1] * 3 / 60)  # three a cell
+    wanted = np.zeros(graph.tracks, bool)
+    for frame in frames:
+        cells: dict[tuple[int, int], list[int]] = {}
+        seen = np.flatnonzero(graph.visible_FN[frame] & (length >= 2))
+        for track, xy in zip(seen, graph.pixels(int(frame), seen) + graph.centre, strict=True):
+            cells.setdefault((int(xy[0] // step), int(xy[1] // step)), []).append(int(track))
+        for inside in cells.values():
+            wanted[sorted(inside, key=lambda track: (-length[track], track))[:3]] = True
+    np.testing.assert_array_equal(graph.thinned(frames, 60), wanted)
+    assert 0 < wanted.sum() < graph.tracks
+
+
+def test_some_matches_are_spread_over_all_of_them() -> None:
+    graph = TrackGraph(film(walk(12), room(900), noise=0.3).tracks)
+    everything, some = graph.matches(2, 5), graph.matches(2, 5, 100)
+    assert graph.shared(2, 5) == len(everything.track_K) > 300
+    assert 50 < len(some.track_K) <= 100
+    assert np.isin(some.track_K, everything.track_K).all()
+    assert some.track_K[-1] > 0.9 * everything.track_K[-1]
 
 
 @pytest.mark.parametrize("outliers", [0.0, 0.3, 0.5])
@@ -93,3 +141,4 @@ def test_behind_the_camera_is_infinitely_wrong() -> None:
     seen = Observations(np.array([0]), np.array([0]), np.zeros((1, 2)), np.ones(1))
     cameras = Structure(np.eye(3)[None], np.zeros((1, 3)), behind, FOCAL)
     assert np.isinf(reprojection_errors(behind, seen, cameras))[0]
+    assert np.isinf(agreement(behind, seen, cameras, 3.0).error_M)[0]

@@ -122,6 +122,42 @@ def test_without_flow_nothing_changes() -> None:
     np.testing.assert_array_equal(found, wrong)
 
 
+def test_flow_that_was_read_ahead_is_the_same_and_not_read_again() -> None:
+    plane, lock = Plane(), Lock()
+    asked: list[tuple[int, int]] = []
+
+    def read(source: int, target: int) -> np.ndarray:
+        with lock:
+            asked.append((source, target))
+        return plane.flow(source, target)
+
+    refinement = FlowRefinement(plane.c2w_F44, plane.K_F33, 0.0, read, ahead=20)
+    with refinement.reading():
+        pass
+    there_and_back = {(i, j) for i in range(FRAMES) for j in (i - 1, i + 1) if 0 <= j < FRAMES}
+    assert set(asked) == there_and_back
+    found = refinement.refine(2, wrong_depth(plane, 2), NOBODY, 0.03)
+    assert len(asked) == len(there_and_back)
+    alone = plane.refinement().refine(2, wrong_depth(plane, 2), NOBODY, 0.03)
+    np.testing.assert_array_equal(found, alone)
+
+
+def test_flow_that_cannot_be_read_ahead_is_an_error_where_it_is_needed() -> None:
+    plane = Plane()
+
+    def read(source: int, target: int) -> np.ndarray:
+        if {source, target} == {4, 5}:
+            raise OSError("damaged")
+        return plane.flow(source, target)
+
+    refinement = FlowRefinement(plane.c2w_F44, plane.K_F33, 0.0, read, ahead=20)
+    with refinement.reading():
+        pass
+    refinement.refine(1, wrong_depth(plane, 1), NOBODY, 0.03)
+    with pytest.raises(OSError, match="damaged"):
+        refinement.refine(4, wrong_depth(plane, 4), NOBODY, 0.03)
+
+
 def test_frames_without_a_camera_are_passed_over() -> None:
     plane = Plane()
     known_F44 = plane.c2w_F44.copy()

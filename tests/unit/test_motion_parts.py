@@ -52,6 +52,22 @@ def test_what_slides_past_each_other_is_two() -> None:
         assert groups.apart(lower, upper)
 
 
+def test_points_that_live_for_some_frames_only_do_not_join() -> None:
+    """Where one thing covers another, points die young; their short ways differ by little."""
+
+    def halves(t: int) -> tuple[np.ndarray, np.ndarray]:
+        return rectangle(10 + 1.35 * t, 10, 60, 20), rectangle(10 + 0.65 * t, 30, 60, 20)
+
+    points = Points()
+    for t in range(24):
+        flow = flow_of((halves(t)[0], 1.35, 0), (halves(t)[1], 0.65, 0)).astype(np.float32)
+        covered = (abs(Y - 29.5) < 7) & (t % 6 == 5)
+        points.add(halves(t)[0] | halves(t)[1], (flow, ~covered) if t < 23 else None)
+    found = points.groups().spread(12, halves(12)[0] | halves(12)[1])
+    upper, lower = (np.bincount(found[h]).argmax() for h in halves(12))
+    assert upper != lower
+
+
 def test_what_goes_the_same_way_is_one() -> None:
     groups = watch(lambda t: rectangle(10 + t, 10, 60, 30), lambda t: flow_of((ALL, 1, 0)))
     found = groups.spread(20, rectangle(30, 10, 60, 30))

@@ -97,12 +97,13 @@ def _fit_plane(
         return None
     guess_S = _plane_error(H, one_N2[some], two_N2[some])[inlier_S1.ravel() > 0]
     noise = max(0.15, 1.5 * float(np.median(guess_S)))
+    linear = _LinearPlane(one_N2, two_N2)
     for _ in range(ITERATIONS):
         error_N = _plane_error(H, one_N2, two_N2)
         near_N = error_N < 3 * noise
         if near_N.sum() > 50:
             noise = max(PLANE_FLOOR, 1.2 * float(np.median(error_N[near_N])))
-        H = _weighted_plane(one_N2, two_N2, (1 + (error_N / (2 * noise)) ** 2) ** -2)
+        H = linear.solve((1 + (error_N / (2 * noise)) ** 2) ** -2)
         if H is None:
             return None
     return np.asarray(H, np.float64), noise
@@ -115,24 +116,35 @@ def _plane_error(H: Array, one_N2: Array, two_N2: Array) -> Array:
     return np.asarray(np.nan_to_num(error_N, nan=1e6, posinf=1e6))
 
 
-def _weighted_plane(one_N2: Array, two_N2: Array, weight_N: Array) -> Array | None:
+class _LinearPlane:
     """Linear least squares for H with H[2,2] = 1 in normalised coordinates."""
-    centre, size = one_N2.mean(0), float(one_N2.std()) + 1e-6
-    T = np.array([[1 / size, 0, -centre[0] / size], [0, 1 / size, -centre[1] / size], [0, 0, 1]])
-    (x, y), (u, v) = ((one_N2 - centre) / size).T, ((two_N2 - centre) / size).T
-    one, zero = np.ones_like(x), np.zeros_like(x)
-    rows_x = np.stack([x, y, one, zero, zero, zero, -u * x, -u * y], 1)
-    rows_y = np.stack([zero, zero, zero, x, y, one, -v * x, -v * y], 1)
-    A, b = np.concatenate([rows_x, rows_y]), np.concatenate([u, v])
-    weighted = A * np.concatenate([weight_N, weight_N])[:, None]
-    try:
-        h = np.linalg.solve(weighted.T @ A + 1e-9 * np.eye(8), weighted.T @ b)
-    except np.linalg.LinAlgError:
-        return None
-    H = np.linalg.inv(T) @ np.append(h, 1.0).reshape(3, 3) @ T
-    if not np.isfinite(H).all() or abs(np.linalg.det(H)) < 1e-9:
-        return None
-    return np.asarray(H / H[2, 2]) if abs(H[2, 2]) > 1e-9 else None
+
+    def __init__(self, one_N2: Array, two_N2: Array) -> None:
+        centre, size = one_N2.mean(0), float(one_N2.std()) + 1e-6
+        self._T = np.array(
+            [[1 / size, 0, -centre[0] / size], [0, 1 / size, -centre[1] / size], [0, 0, 1]]
+        )
+        (x, y), (u, v) = ((one_N2 - centre) / size).T, ((two_N2 - centre) / size).T
+        one, zero = np.ones_like(x), np.zeros_like(x)
+        # two rows of the system for each point, and what they should give
+        self._rows_2NK = np.stack(
+            [
+                np.stack([x, y, one, zero, zero, zero, -u * x, -u * y, u], 1),
+                np.stack([zero, zero, zero, x, y, one, -v * x, -v * y, v], 1),
+            ]
+        )
+
+    def solve(self, weight_N: Array) -> Array | None:
+        weighted_2NK = self._rows_2NK * weight_N[:, None]
+        moments = (weighted_2NK.transpose(0, 2, 1) @ self._rows_2NK).sum(0)
+        try:
+            h = np.linalg.solve(moments[:8, :8] + 1e-9 * np.eye(8), moments[:8, 8])
+        except np.linalg.LinAlgError:
+            return None
+        H = np.linalg.inv(self._T) @ np.append(h, 1.0).reshape(3, 3) @ self._T
+        if not np.isfinite(H).all() or abs(np.linalg.det(H)) < 1e-9:
+            return None
+        return np.asarray(H / H[2, 2]) if abs(H[2, 2]) > 1e-9 else None
 
 
 def _fit_epipolar(

@@ -11,6 +11,7 @@ fits worse than warped by the flow. Textureless regions, where flow is a guess, 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -76,7 +77,32 @@ class _Residual:
 
 
 def collect_evidence(clip: WorkingClip) -> Iterator[Evidence]:
-    """Evidence of every frame, in order. Deterministic: the seed is the frame and the gap."""
+    """Evidence of every frame, in order. Deterministic: the seed is the frame and the gap.
+
+    While a frame is judged, the background models of the next one are fitted.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="evidence") as executor:
+        judging: Future[Evidence] | None = None
+        for explained in _explained(clip):
+            following = executor.submit(_judge, clip, explained)
+            if judging is not None:
+                yield judging.result()
+            judging = following
+        if judging is not None:
+            yield judging.result()
+
+
+@dataclass(frozen=True)
+class _Explained:
+    """A frame: flow over all gaps, and the background's motion over those where it is known."""
+
+    frame: int
+    chains: dict[int, tuple[Flow, Valid]]
+    backgrounds: dict[int, Background]
+    plane_H: npt.NDArray[np.float64] | None
+
+
+def _explained(clip: WorkingClip) -> Iterator[_Explained]:
     fits: dict[tuple[int, int], Background | None] = {}
     for frame in range(clip.frame_count):
         forward = clip.chains(frame, RIGID_GAPS, 1)
@@ -89,20 +115,45 @@ def collect_evidence(clip: WorkingClip) -> Iterator[Evidence]:
             fit = fits[frame, gap] if gap > 0 else fits.pop((frame + gap, -gap))
             if fit is not None:
                 backgrounds[gap] = fit if gap > 0 else fit.reversed()
-        found = {
-            gap: _residual(clip, frame, gap, background, *chains[gap])
-            for gap, background in backgrounds.items()
-            if abs(gap) in GAPS
-        }
-        noises = [backgrounds[gap].epipolar_noise for gap in found]
         following = fits.get((frame, 1))
-        yield _average(
-            (clip.height, clip.width),
-            found,
-            _leaves_rigid_scene(clip, frame, chains, backgrounds),
-            max(float(np.mean(noises)), EPIPOLAR_FLOOR) if noises else 1.0,
-            None if following is None else following.H,
-        )
+        yield _Explained(frame, chains, backgrounds, None if following is None else following.H)
+
+
+def _judge(clip: WorkingClip, explained: _Explained) -> Evidence:
+    chains, backgrounds = explained.chains, explained.backgrounds
+    views = _views(clip, explained)
+    found = {
+        gap: _residual(clip, views[gap], gap, background, *chains[gap])
+        for gap, background in backgrounds.items()
+        if abs(gap) in GAPS
+    }
+    noises = [backgrounds[gap].epipolar_noise for gap in found]
+    return _average(
+        (clip.height, clip.width),
+        found,
+        _leaves_rigid_scene(clip, explained, views),
+        max(float(np.mean(noises)), EPIPOLAR_FLOOR) if noises else 1.0,
+        explained.plane_H,
+    )
+
+
+@dataclass(frozen=True)
+class _View:
+    """A frame and another, RGB; misfit: between the two along the flow."""
+
+    now_HW3: Map
+    then_HW3: Map
+    misfit_HW: Map
+
+
+def _views(clip: WorkingClip, explained: _Explained) -> dict[int, _View]:
+    now = clip.rgb(explained.frame).astype(np.float32)
+    views = {}
+    for gap in explained.backgrounds:
+        then = clip.rgb(explained.frame + gap).astype(np.float32)
+        misfit_HW = _misfit(now, clip.warp(then, explained.chains[gap][0]))
+        views[gap] = _View(now, then, misfit_HW)
+    return views
 
 
 def _fit(clip: WorkingClip, flow_HW2: Flow, valid_HW: Valid, seed: int) -> Background | None:
@@ -114,21 +165,19 @@ def _fit(clip: WorkingClip, flow_HW2: Flow, valid_HW: Valid, seed: int) -> Backg
 
 def _residual(
     clip: WorkingClip,
-    frame: int,
+    view: _View,
     gap: int,
     background: Background,
     flow_HW2: Flow,
     valid_HW: Valid,
 ) -> _Residual:
     frames = abs(gap)
-    now = clip.rgb(frame).astype(np.float32)
-    then = clip.rgb(frame + gap).astype(np.float32)
+    now, then = view.now_HW3, view.then_HW3
     static_HW2 = plane_flow(background.H, clip.x_HW, clip.y_HW)
     plane_HW = np.asarray(cv2.magnitude(*cv2.split(flow_HW2 - static_HW2)))
     noise = min(background.plane_noise, PLANE_NOISE_CAP * frames**0.5)
-    moved_misfit_HW = _misfit(now, clip.warp(then, flow_HW2))
     plane_misfit_HW = _misfit(now, clip.warp(then, static_HW2))
-    seen_plane_HW = _confirmed(plane_misfit_HW, moved_misfit_HW)
+    seen_plane_HW = _confirmed(plane_misfit_HW, view.misfit_HW)
     if background.F is None:
         epipolar_HW, epipolar_noise = plane_HW, noise
         seen_epipolar_HW = seen_plane_HW
@@ -136,7 +185,7 @@ def _residual(
         epipolar_noise = background.epipolar_noise
         epipolar_HW, offset_HW2 = epipolar_offset(background.F, clip.x_HW, clip.y_HW, flow_HW2)
         line_misfit_HW = _misfit(now, clip.warp(then, flow_HW2 + offset_HW2))
-        seen_epipolar_HW = _confirmed(line_misfit_HW, moved_misfit_HW)
+        seen_epipolar_HW = _confirmed(line_misfit_HW, view.misfit_HW)
     parallax_HW = (
         valid_HW
         & (plane_HW > PARALLAX_FROM * frames**0.5)
@@ -155,23 +204,20 @@ def _residual(
 
 
 def _leaves_rigid_scene(
-    clip: WorkingClip,
-    frame: int,
-    chains: dict[int, tuple[Flow, Valid]],
-    backgrounds: dict[int, Background],
+    clip: WorkingClip, explained: _Explained, views: dict[int, _View]
 ) -> tuple[Map, Map]:
     """Squared residuals against one rigid scene in squared noises, averaged over the gaps:
     where the picture confirms them, and wherever flow is consistent."""
     seen_HW, raw_HW, known_HW = (np.zeros_like(clip.x_HW) for _ in range(3))
-    found = rigid_residuals(chains, backgrounds, clip.x_HW, clip.y_HW, frame)
-    now = clip.rgb(frame).astype(np.float32)
+    chains = explained.chains
+    found = rigid_residuals(chains, explained.backgrounds, clip.x_HW, clip.y_HW, explained.frame)
     for gap, rigid in found.items():
         flow_HW2, valid_HW = chains[gap]
-        then = clip.rgb(frame + gap).astype(np.float32)
+        view = views[gap]
         noises_HW = np.minimum(rigid.noises_HW, RIGID_LIMIT)
-        static_misfit_HW = _misfit(now, clip.warp(then, flow_HW2 + rigid.offset_HW2))
-        moved_misfit_HW = _misfit(now, clip.warp(then, flow_HW2))
-        seen_HW += (noises_HW * _confirmed(static_misfit_HW, moved_misfit_HW)) ** 2
+        there_HW3 = clip.warp(view.then_HW3, flow_HW2 + rigid.offset_HW2)
+        static_misfit_HW = _misfit(view.now_HW3, there_HW3)
+        seen_HW += (noises_HW * _confirmed(static_misfit_HW, view.misfit_HW)) ** 2
         raw_HW += noises_HW**2
         known_HW += valid_HW
     known_HW = np.maximum(known_HW, len(found) / 2 + 1e-6)

@@ -2,10 +2,10 @@
 
 No weights, no categories. The steps: evidence of every frame against robust background
 models over gaps of 1 to 16 frames (`evidence`, `rigidity`); votes along the flow over the
-whole clip (`votes`); colour models and edge-aware smoothing (`appearance`); what moves split
-by motion (`parts`) and linked over time (`instances`); facts (`describe`). Works at a longer
-side of 216 px; a temporary folder grows with the clip (0.7 MB a frame), memory by some kB a
-frame.
+whole clip (`votes`); colour models and edge-aware smoothing (`appearance`); what is missing of
+an object (`completion`); what moves split by motion (`parts`) and linked over time
+(`instances`); facts (`describe`). Works at a longer side of 216 px; a temporary folder grows
+with the clip (0.7 MB a frame), memory by some kB a frame.
 
 What cannot be told apart: a near static thing whose whole outline is in the picture, before a
 flat or distant background that shows no other parallax, looks like a thing that moves; and
@@ -30,6 +30,7 @@ from dynamicverse.backends.analysis.appearance import (
     smooth_labels,
 )
 from dynamicverse.backends.analysis.background import plane_flow
+from dynamicverse.backends.analysis.completion import GAP, complete
 from dynamicverse.backends.analysis.describe import Track, camera_motion, describe
 from dynamicverse.backends.analysis.evidence import Evidence, collect_evidence
 from dynamicverse.backends.analysis.instances import Ids, Linker
@@ -153,6 +154,8 @@ def _link(
         unary_HW = stored_votes(t) + np.float32(COLOUR_WEIGHT) * ratio_HW
         smooth = EdgeAwareFilter(clip.rgb(t), REACH, CONTRAST)
         moving_HW = smooth_labels(unary_HW, smooth, STRENGTH) > 0
+        chains = clip.chains(t, (GAP,), 1) | clip.chains(t, (GAP,), -1)
+        moving_HW = complete(moving_HW, list(chains.values()))
         moving[t] = moving_HW
         points.add(moving_HW, clip.flow(t, 1) if t + 1 < count else None)
         progress((t + 1) // 2)

@@ -26,13 +26,14 @@ Numbers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 SPACING = 4  # px between points
-REACH = 12.0  # px; points so near each other are compared
-WINDOW, SHORTEST = 8, 4  # frames over which motion is compared
+NEIGHBOURS = 10.0  # px; points so near each other are compared
+REACH = 12.0  # px; a pixel so near a point has its group
+WINDOW, SHORTEST = 8, 7  # frames over which motion is compared
 NOISE = 1.0  # px
 SLACK = 0.05  # of the way that the points go: flow errs more on what is fast
 STRAIN = 0.06  # a frame and px of distance: what turns or comes nearer
 BORDER_SHARE = 0.5  # of the common border that must keep together
-REFUSED_PAIRS = 6  # of a border that does not keep together: surely two
+REFUSED_PAIRS = 5  # of a border that does not keep together: surely two
 LEAVES_AFTER = 3  # frames outside of what moves
 FEWEST_SEEN = 24  # points of a group, summed over the frames; fewer name no pixel
 _LOW = (1 << 32) - 1
@@ -115,7 +116,7 @@ class Points:
     def _compare(self) -> None:
         """Pairs that are or were near each other: the largest difference so far."""
         old = np.flatnonzero(self._age >= SHORTEST)
-        near_P2 = cKDTree(self._path[old, -1]).query_pairs(REACH, output_type="ndarray")
+        near_P2 = cKDTree(self._path[old, -1]).query_pairs(NEIGHBOURS, output_type="ndarray")
         keys = (self._ids[old][near_P2].min(1) << 32) + self._ids[old][near_P2].max(1)
         keys = np.concatenate([self._keys, np.setdiff1d(keys, self._keys)])
         apart = np.append(self._apart, np.zeros(len(keys) - len(self._apart), np.float32))
@@ -127,7 +128,7 @@ class Points:
         moved_a, moved_b = (self._path[k, -1] - self._path[k, WINDOW - over] for k in (a, b))
         distance = np.linalg.norm(self._path[a, -1] - self._path[b, -1], axis=1)
         way = (np.linalg.norm(moved_a, axis=1) + np.linalg.norm(moved_b, axis=1)) / 2
-        allowed = NOISE + SLACK * way + STRAIN * over * np.minimum(distance, REACH)
+        allowed = NOISE + SLACK * way + STRAIN * over * np.minimum(distance, NEIGHBOURS)
         now = np.linalg.norm(moved_a - moved_b, axis=1) / allowed
         self._apart = np.maximum(self._apart, now).astype(np.float32)
 

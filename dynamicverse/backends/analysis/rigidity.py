@@ -27,7 +27,7 @@ SHORTEST_GAP = 2  # frames; the parallax of one frame is noise
 FEWEST_GAPS, FEWEST_POINTS = 5, 300
 STEP = 2  # px between the points that may be fitted
 LAYERS, LAYER_POINTS = 8, 300  # of parallax, and points that are fitted in each
-GUESSES, GUESS_POINTS = 60, 6
+GUESSES, GUESS_POINTS, JUDGES = 60, 6, 600
 ITERATIONS, REWEIGHTS = 6, 3
 NOISE_FLOOR = 0.1  # px
 SLACK = 0.03  # of a point's parallax: chained flow errs more on what goes far
@@ -178,12 +178,12 @@ def _fit(
 
 def _guess(A: Array, b: Array, scale: Array, rng: np.random.Generator) -> Array:
     """Least median of squares."""
-    best, least = np.zeros(A.shape[1]), np.inf
-    for _ in range(GUESSES):
-        chosen = rng.choice(len(A), GUESS_POINTS, replace=False)
-        a = A[chosen]
-        q = np.linalg.solve(a.T @ a + 1e-9 * np.eye(A.shape[1]), a.T @ b[chosen])
-        median = float(np.median(np.abs(A @ q - b) * scale))
-        if median < least:
-            best, least = q, median
-    return best
+    columns = A.shape[1]
+    chosen_KS = rng.integers(len(A), size=(GUESSES, GUESS_POINTS))
+    a_KSC, b_KS1 = A[chosen_KS], b[chosen_KS][..., None]
+    turned_KCS = a_KSC.transpose(0, 2, 1)
+    squared_KCC = turned_KCS @ a_KSC + 1e-9 * np.eye(columns)
+    guess_KC = np.linalg.solve(squared_KCC, turned_KCS @ b_KS1)[..., 0]
+    some = rng.permutation(len(A))[:JUDGES]
+    error_KJ = np.abs(guess_KC @ A[some].T - b[some]) * scale[some]
+    return np.asarray(guess_KC[np.median(error_KJ, axis=1).argmin()])

@@ -7,7 +7,6 @@ Piccinelli et al., "UniDepthV2: Universal monocular metric depth estimation made
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,14 @@ import torch
 from dynamicverse.backends import BackendInfo, weights
 from dynamicverse.backends.accelerator import Network, download, package, upload
 from dynamicverse.backends.depth import Depth, Rgb
+from dynamicverse.backends.depth.unidepth_steps import Encoded, Steps
 from dynamicverse.config import DepthConfig
 from dynamicverse.formats.intrinsics import PriorIntrinsics
 
 COMMIT = "8d8cfe4c7ee15297099983607febf0d4f32eb3d6"
 INSTALL = f"pip install 'git+https://github.com/lpiccinelli-eth/UniDepth@{COMMIT}'"
 BATCH = 8
+HELD = 160  # frames that the second pass need not encode again, 12 MB each
 HALF_PIXEL = 0.5  # its pixel centres are at 0.5, ours at 0
 
 
@@ -43,10 +44,12 @@ class UniDepth(Network):
     def __init__(self, settings: DepthConfig, model: Any | None = None) -> None:
         """model: a `UniDepthV2`; None: from the pulled weights."""
         super().__init__(BATCH)
-        self._model = (_loaded() if model is None else model).to(self._where).eval()
+        self._steps = Steps((_loaded() if model is None else model).to(self._where).eval())
+        self._seen: list[tuple[torch.Tensor, Encoded]] = []
 
     def intrinsics(self, frames: Iterator[Rgb]) -> PriorIntrinsics | None:
         """First pass: the mean of the cameras that the model sees in the frames."""
+        self._seen = []
         K_F33 = np.array(list(self._batches.run(frames, self._cameras)), np.float64)
         if not len(K_F33):
             return None
@@ -70,38 +73,39 @@ class UniDepth(Network):
         K = torch.eye(3)
         K[0, 0], K[1, 1] = camera.fx, camera.fy
         K[0, 2], K[1, 2] = camera.cx + HALF_PIXEL, camera.cy + HALF_PIXEL
+        done = 0
 
         def depth(batch: list[Rgb]) -> list[tuple[Depth, Depth]]:
-            found = self._model.infer(upload(batch, self._where), K[None].clone())
-            depth_BHW = found["depth"][:, 0].float()
-            sure_BHW = (1 / found["confidence"][:, 0].float()).clamp(0, 1)
+            nonlocal done
+            rgb_B3HW = upload(batch, self._where)
+            encoded = self._known(done, rgb_B3HW) or self._steps.encode(rgb_B3HW)
+            depth_BHW, error_BHW = self._steps.depth(encoded, rgb_B3HW, K)
+            sure_BHW = (1 / error_BHW).clamp(0, 1)
             known_BHW = torch.isfinite(depth_BHW) & (depth_BHW > 0)
             depth_BHW = torch.where(known_BHW, depth_BHW, 0)
             sure_BHW = torch.where(known_BHW, sure_BHW, 0)
+            done += len(batch)
             return list(zip(download(depth_BHW), download(sure_BHW), strict=True))
 
         return self._batches.run(frames, depth)
 
     def _cameras(self, frames: list[Rgb]) -> list[npt.NDArray[np.float32]]:
-        with _without_depth(self._model):
-            found = self._model.infer(upload(frames, self._where))
-        return list(download(found["intrinsics"]))
+        rgb_B3HW = upload(frames, self._where)
+        encoded = self._steps.encode(rgb_B3HW)
+        K_B33 = self._steps.cameras(encoded, rgb_B3HW)
+        room = HELD - len(self._seen)
+        for b in range(min(len(frames), room)):
+            self._seen.append((rgb_B3HW[b], encoded.part(b, b + 1)))
+        return list(download(K_B33))
 
-
-@contextmanager
-def _without_depth(model: Any) -> Iterator[None]:
-    """Leave out the depth decoder, which comes after the camera and takes half of the time."""
-    layer = model.pixel_decoder.depth_layer
-
-    def nothing(features: Any, rays_hr: torch.Tensor, **other: Any) -> tuple[Any, Any, None]:
-        none = rays_hr.new_zeros(len(rays_hr), 1, *layer.original_shapes)
-        return none, none, None
-
-    layer.forward = nothing
-    try:
-        yield
-    finally:
-        del layer.forward
+    def _known(self, start: int, rgb_B3HW: torch.Tensor) -> Encoded | None:
+        """What the first pass made of these frames, if it saw the same."""
+        seen = self._seen[start : start + len(rgb_B3HW)]
+        if len(seen) < len(rgb_B3HW) or seen[0][0].shape != rgb_B3HW.shape[1:]:
+            return None
+        if not torch.equal(torch.stack([rgb_3HW for rgb_3HW, _ in seen]), rgb_B3HW):
+            return None
+        return Encoded.joined([encoded for _, encoded in seen])
 
 
 def _loaded() -> Any:

@@ -16,9 +16,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, unflatten
-from torch.nn.functional import interpolate, scaled_dot_product_attention, softmax
+from torch.nn.functional import (
+    interpolate,
+    linear,
+    pad,
+    scaled_dot_product_attention,
+    softmax,
+)
 
-from dynamicverse.backends.accelerator import half
+from dynamicverse.backends.accelerator import fused, half
+from dynamicverse.backends.flow.refining import Refinement
 
 WINDOW = 4  # px of the scale, each way
 BGR_MEAN, BGR_STD = (0.406, 0.456, 0.485), (0.225, 0.224, 0.229)
@@ -31,11 +38,14 @@ def volume_bytes(height: int, width: int) -> int:
     return 2 * BYTES * (-(-height // FINE) * -(-width // FINE)) ** 2
 
 
-def consecutive_flow(model: Any, tools: ModuleType, bgr_F3HW: Tensor) -> tuple[Tensor, Tensor]:
+def consecutive_flow(
+    model: Any, tools: ModuleType, refine: Refinement | None, bgr_F3HW: Tensor
+) -> tuple[Tensor, Tensor]:
     """Forward and backward flow (F-1,2,H,W) px between neighbours of F frames in 0..1.
 
-    model: ptlflow's `UniMatch` or `GMFlow` with two scales; tools: the module with its
-    functions `flow_warp` and `feature_add_position`.
+    model: ptlflow's `UniMatch` or `GMFlow` with two scales; its transformer may be in half
+    precision. tools: the module with its functions `flow_warp` and `feature_add_position`.
+    refine: where the network refines its flow.
     """
     images_1F3HW, padding = model.preprocess_images(
         bgr_F3HW[None],
@@ -51,8 +61,9 @@ def consecutive_flow(model: Any, tools: ModuleType, bgr_F3HW: Tensor) -> tuple[T
     first_SCHW = torch.cat([fine_FCHW[:-1], fine_FCHW[1:]])
     second_SCHW = torch.cat([fine_FCHW[1:], fine_FCHW[:-1]])
     flow_S2HW, context_SCHW = _fine(model, tools, first_SCHW, second_SCHW, flow_S2HW)
-    if getattr(model, "reg_refine", False):
-        full_S2HW = _refined(model, tools, first_SCHW, second_SCHW, flow_S2HW, context_SCHW)
+    if refine is not None:
+        flow_S2HW, mask = _refined(refine, first_SCHW, second_SCHW, flow_S2HW, context_SCHW)
+        full_S2HW = _upsampled(flow_S2HW, mask, model.upsample_factor)
     else:
         with half(bgr_F3HW.device):
             mask = model.upsampler(torch.cat([flow_S2HW, context_SCHW], dim=1))
@@ -95,7 +106,8 @@ def _fine(
     outside_NK = ((there_NK2 < 0) | (there_NK2 >= here_N2.new_tensor([width, height]))).any(-1)
     steps = []
     for a_CHW, b_CHW in zip(first_SCHW, warped_SCHW, strict=True):
-        score_1NK = _looked_up(_correlation(a_CHW, b_CHW)[None], here_N2[None], width, radius)
+        volume_1NM = _correlation(a_CHW, b_CHW)[None]
+        score_1NK = _near(volume_1NM, here_N2[None], width, radius, len(offset_K2)).float()
         score_NK = score_1NK[0].masked_fill(outside_NK, -1e9)
         steps.append((softmax(score_NK, dim=-1)[..., None] * offset_K2).sum(1))
     step_SN2 = torch.stack(steps)
@@ -104,33 +116,23 @@ def _fine(
 
 
 def _refined(
-    model: Any,
-    tools: ModuleType,
+    refine: Refinement,
     first_SCHW: Tensor,
     second_SCHW: Tensor,
     flow_S2HW: Tensor,
     context_SCHW: Tensor,
-) -> Tensor:
-    """UniMatch's recurrent refinements and its upsampling; flow of the padded picture."""
+) -> tuple[Tensor, Tensor]:
+    """UniMatch's recurrent refinements; flow and the mask of its upsampling."""
     pairs = zip(first_SCHW, second_SCHW, strict=True)
     volume_SNM = torch.stack([_correlation(a_CHW, b_CHW) for a_CHW, b_CHW in pairs])
     height, width = flow_S2HW.shape[2:]
     here_N2 = _pixels(height, width, flow_S2HW.device)
-    with half(flow_S2HW.device):
-        state, given = model.refine_proj(context_SCHW).chunk(2, dim=1)
-    # the network starts from the same state in every turn
-    last = torch.channels_last  # as the convolutions like it
-    model.refine.to(memory_format=last)
-    state_SCHW = torch.tanh(state).contiguous(memory_format=last)
-    given_SCHW = torch.relu(given).contiguous(memory_format=last)
-    for _ in range(model.num_reg_refine):
+
+    def look_up(flow_S2HW: Tensor) -> Tensor:
         there_SN2 = here_N2 + flow_S2HW.flatten(2).transpose(1, 2)
-        near_SNK = _looked_up(volume_SNM, there_SN2, width, WINDOW)
-        near_SKHW = unflatten(near_SNK, 1, (height, width)).permute(0, 3, 1, 2)
-        with half(flow_S2HW.device):
-            _, mask, step_S2HW = model.refine(state_SCHW, given_SCHW, near_SKHW, flow_S2HW)
-        flow_S2HW = flow_S2HW + step_S2HW.float()
-    return _upsampled(flow_S2HW, mask.float(), model.upsample_factor)
+        return _near(volume_SNM, there_SN2, width, WINDOW, refine.window)
+
+    return refine(look_up, flow_S2HW, context_SCHW)
 
 
 def _transformed(
@@ -138,37 +140,35 @@ def _transformed(
 ) -> tuple[Tensor, Tensor]:
     """The network's transformer: attention in splits² windows, moved by half in odd layers."""
     positioned = tools.feature_add_position(first_BCHW, second_BCHW, splits, model.feature_channels)
-    token_DHWC = torch.cat(positioned).permute(0, 2, 3, 1)
+    kind = model.transformer.layers[0].self_attn.q_proj.weight.dtype
+    token_DHWC = torch.cat(positioned).to(kind).permute(0, 2, 3, 1)
     height, width = token_DHWC.shape[1] // splits, token_DHWC.shape[2] // splits
     moved = (height // 2, width // 2)
     apart_1KLL = _apart(splits, height, width, moved, token_DHWC.device)
-    with half(token_DHWC.device):
-        for turn, layer in enumerate(model.transformer.layers):
-            shift, bias = (moved, apart_1KLL) if turn % 2 else ((0, 0), None)
-            token_DHWC = token_DHWC.roll((-shift[0], -shift[1]), (1, 2)) if turn % 2 else token_DHWC
-            window_DKLC = _windows(token_DHWC, splits)
-            other_DKLC = window_DKLC.roll(len(window_DKLC) // 2, 0)
-            attending = layer.self_attn
-            window_DKLC = window_DKLC + _attended(attending, window_DKLC, window_DKLC, bias)
-            attending = layer.cross_attn_ffn
-            message_DKLC = _attended(attending, window_DKLC, other_DKLC, bias)
-            message_DKLC = attending.mlp(torch.cat([window_DKLC, message_DKLC], dim=-1))
-            window_DKLC = window_DKLC + attending.norm2(message_DKLC)
-            token_DHWC = _together(window_DKLC, splits, height, width)
-            token_DHWC = token_DHWC.roll(shift, (1, 2)) if turn % 2 else token_DHWC
+    for turn, layer in enumerate(model.transformer.layers):
+        shift, bias = (moved, apart_1KLL) if turn % 2 else ((0, 0), None)
+        token_DHWC = token_DHWC.roll((-shift[0], -shift[1]), (1, 2)) if turn % 2 else token_DHWC
+        window_DKLC = _windows(token_DHWC, splits)
+        other_DKLC = window_DKLC.roll(len(window_DKLC) // 2, 0)
+        attending = layer.self_attn
+        window_DKLC = window_DKLC + _attended(attending, window_DKLC, window_DKLC, bias)
+        attending = layer.cross_attn_ffn
+        message_DKLC = _attended(attending, window_DKLC, other_DKLC, bias)
+        message_DKLC = attending.mlp(torch.cat([window_DKLC, message_DKLC], dim=-1))
+        window_DKLC = window_DKLC + attending.norm2(message_DKLC)
+        token_DHWC = _together(window_DKLC, splits, height, width)
+        token_DHWC = token_DHWC.roll(shift, (1, 2)) if turn % 2 else token_DHWC
     first_BCHW, second_BCHW = token_DHWC.float().permute(0, 3, 1, 2).contiguous().chunk(2)
     return first_BCHW, second_BCHW
 
 
 def _attended(layer: Any, source_DKLC: Tensor, target_DKLC: Tensor, bias: Tensor | None) -> Tensor:
-    query, key, value = (
-        project(tokens)
-        for project, tokens in (
-            (layer.q_proj, source_DKLC),
-            (layer.k_proj, target_DKLC),
-            (layer.v_proj, target_DKLC),
-        )
-    )
+    weights = [layer.q_proj.weight, layer.k_proj.weight, layer.v_proj.weight]
+    if source_DKLC is target_DKLC:
+        query, key, value = linear(source_DKLC, torch.cat(weights)).chunk(3, dim=-1)
+    else:
+        query = linear(source_DKLC, weights[0])
+        key, value = linear(target_DKLC, torch.cat(weights[1:])).chunk(2, dim=-1)
     bias = None if bias is None else bias.to(query.dtype)
     found = scaled_dot_product_attention(query, key, value, attn_mask=bias)
     message: Tensor = layer.norm1(layer.merge(found))
@@ -200,13 +200,33 @@ def _apart(
 
 
 def _propagated(model: Any, features_SCHW: Tensor, flow_S2HW: Tensor, radius: int) -> Tensor:
-    found: Tensor = model.feature_flow_attn(
-        features_SCHW,
-        flow_S2HW.contiguous(),
-        local_window_attn=radius > 0,
-        local_window_radius=radius,
-    )
+    """The network's propagation of flow between places with like features."""
+    if radius > 0:
+        return _propagated_nearby(model.feature_flow_attn, features_SCHW, flow_S2HW, radius)
+    found: Tensor = model.feature_flow_attn(features_SCHW, flow_S2HW.contiguous())
     return found
+
+
+def _propagated_nearby(layer: Any, features_SCHW: Tensor, flow_S2HW: Tensor, radius: int) -> Tensor:
+    """The same within a window; shift by shift, as the windows of all places fill memory."""
+    height, width = flow_S2HW.shape[2:]
+    token_SHWC = features_SCHW.permute(0, 2, 3, 1)
+    with half(flow_S2HW.device):
+        query_SHWC = layer.q_proj(token_SHWC) * token_SHWC.shape[3] ** -0.5
+        key_SHWC = pad(layer.k_proj(token_SHWC), (0, 0, radius, radius, radius, radius))
+    around_S2HW = pad(flow_S2HW, (radius, radius, radius, radius))
+    shifts = [(y, x) for y in range(2 * radius + 1) for x in range(2 * radius + 1)]
+    score_KSHW = torch.stack(
+        [
+            (query_SHWC * key_SHWC[:, y : y + height, x : x + width]).sum(-1, dtype=torch.float32)
+            for y, x in shifts
+        ]
+    )
+    share_KSHW = softmax(score_KSHW, dim=0)
+    found_S2HW = torch.zeros_like(flow_S2HW)
+    for share_SHW, (y, x) in zip(share_KSHW, shifts, strict=True):
+        found_S2HW.addcmul_(share_SHW[:, None], around_S2HW[..., y : y + height, x : x + width])
+    return found_S2HW
 
 
 def _correlation(first_CHW: Tensor, second_CHW: Tensor) -> Tensor:
@@ -215,6 +235,18 @@ def _correlation(first_CHW: Tensor, second_CHW: Tensor) -> Tensor:
     first_CN = (first_CHW.flatten(1) * first_CHW.shape[0] ** -0.5).to(kind)
     scaled_NM: Tensor = first_CN.T @ second_CHW.flatten(1).to(kind)
     return scaled_NM
+
+
+def _near(volume_SNM: Tensor, there_SN2: Tensor, width: int, radius: int, columns: int) -> Tensor:
+    """`_looked_up` with zeros up to so many columns, in the precision of the volume on a GPU."""
+    kernels = fused(volume_SNM.device.type)
+    if kernels is None:
+        found_SNK = _looked_up(volume_SNM, there_SN2, width, radius)
+        return pad(found_SNK, (0, columns - found_SNK.shape[2]))
+    found_RK = kernels.windows(
+        volume_SNM.flatten(0, 1), there_SN2.flatten(0, 1), width, radius, columns
+    )
+    return unflatten(found_RK, 0, volume_SNM.shape[:2])
 
 
 def _looked_up(volume_SNM: Tensor, there_SN2: Tensor, width: int, radius: int) -> Tensor:

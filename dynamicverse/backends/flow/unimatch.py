@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from dynamicverse.backends import BackendInfo, weights
-from dynamicverse.backends.accelerator import Network, package, upload
+from dynamicverse.backends.accelerator import Network, fuse_norms, package, upload
 from dynamicverse.backends.flow import Flow, Rgb
 from dynamicverse.backends.flow.matching import consecutive_flow, volume_bytes
 from dynamicverse.backends.flow.raft import both
+from dynamicverse.backends.flow.refining import Refinement
 from dynamicverse.config import KeyframesConfig
 
 BATCH = 4  # pairs; each is solved in both directions
@@ -50,6 +51,11 @@ class UniMatch(Network):
         super().__init__(BATCH)
         self._model = (self._loaded() if model is None else model).to(self._where).eval()
         self._tools = import_module(type(self._model).__module__)
+        self._refine = None
+        if getattr(self._model, "reg_refine", False):
+            self._refine = Refinement(self._model, self._where)
+        if self._where.type == "cuda":
+            fuse_norms(self._model.transformer.half())
 
     def stream(self, frames: Iterator[Rgb]) -> Iterator[tuple[Flow, Flow]]:
         """Forward and backward flow (H,W,2) px of every pair of consecutive frames."""
@@ -63,7 +69,8 @@ class UniMatch(Network):
     def _solved(self, pairs: list[tuple[Rgb, Rgb]]) -> list[tuple[Flow, Flow]]:
         frames = [pairs[0][0], *(second for _, second in pairs)]
         bgr_F3HW = upload(frames, self._where).flip(1).float() / 255
-        return both(torch.cat(consecutive_flow(self._model, self._tools, bgr_F3HW)))
+        flows = consecutive_flow(self._model, self._tools, self._refine, bgr_F3HW)
+        return both(torch.cat(flows))
 
     def _loaded(self) -> Any:
         name = self.info.name

@@ -139,9 +139,11 @@ def search(
     Returns positions (K,2), and the best correlation (K,) of those that are no neighbours
     of it: what a repeated pattern or an edge would show.
     """
-    similarity_KO = np.stack(
-        [align(image, wanted, points_K2 + offset, warp_K22, 0)[2] for offset in SEARCH_O2], axis=1
-    )
+    reach_KP2 = GRID_P2 @ warp_K22.transpose(0, 2, 1)
+    similarity_KO = np.empty((len(points_K2), len(SEARCH_O2)), np.float32)
+    for k, offset_2 in enumerate(SEARCH_O2):
+        seen_KP, _ = normalise(sample(image, (points_K2 + offset_2)[:, None] + reach_KP2))
+        similarity_KO[:, k] = np.einsum("kp,kp->k", seen_KP, wanted.patch_KP)
     best_K = similarity_KO.argmax(axis=1)
     apart_OO = np.abs(SEARCH_O2[:, None] - SEARCH_O2).max(axis=2) > 1.5 * STRIDE
     rival_K = np.where(apart_OO[best_K], similarity_KO, -1.0).max(axis=1).astype(np.float32)

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, unflatten
 from torch.nn.functional import (
     avg_pool2d,
     embedding,
@@ -28,7 +28,7 @@ from torch.nn.functional import (
     scaled_dot_product_attention,
 )
 
-from dynamicverse.backends.accelerator import half
+from dynamicverse.backends.accelerator import fuse_norms, fused, half
 from dynamicverse.backends.cuda_graphs import Graphed
 
 FRAMES_AT_ONCE = 32  # through the feature network
@@ -37,10 +37,14 @@ WAVES = 10  # octaves of the encoding of motion
 
 
 def use_fused_attention(model: Any) -> None:
-    """Let the network's attention run in one kernel; as written it stores every weight."""
+    """Let the network's attention run in one kernel; as written it stores every weight.
+
+    On a GPU its norms come in the precision in which they are read.
+    """
     for layer in model.updateformer.modules():
         if hasattr(layer, "to_kv"):
             layer.forward = partial(_attention, layer)
+    fuse_norms(model.updateformer)
 
 
 def _attention(
@@ -246,6 +250,10 @@ def _likeness(table: Table, asked_NPC: Tensor, at_FN2: Tensor, reverse: bool) ->
     index_NFk = (frame_F1 * table.height + row_NFk) * line + first_NF1
     near_NLC = embedding(index_NFk.flatten(1), table.rows_MC).view(points, -1, asked_NPC.shape[2])
     found = (near_NLC @ asked_NPC.transpose(1, 2)).view(points, frames, side, side, PADDED)
+    kernels = fused(device.type)
+    if kernels is not None:
+        blended = kernels.blended(found.flatten(0, 1), right.flatten(), down.flatten())
+        return unflatten(blended, 0, (points, frames))
     found = torch.lerp(found[:, :, :-1], found[:, :, 1:], down)
     found = torch.lerp(found[:, :, :, :-1], found[:, :, :, 1:], right)
     return found.flatten(2)

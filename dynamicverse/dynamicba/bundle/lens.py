@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-ROUNDS = 12  # Newton's method on the radius; four are enough for ordinary lenses
+ROUNDS = 12  # Newton's method; four are enough for ordinary lenses
+EXACT = 1e-15  # relative: what is left is rounding
 FOLD = 0.95  # of the radius at which a barrel distortion folds over; farther out has no inverse
 
 
@@ -77,15 +78,16 @@ def bend(xy_M2: Floats, focal: float, lens: Lens) -> Floats:
 
 def _inverse_factor(distorted_M2: Floats, k1: float) -> Floats:
     """r/r_d (M,) where r_d = r·(1 + k1·r²)."""
-    target = np.linalg.norm(distorted_M2, axis=-1)
+    x_M, y_M = distorted_M2[..., 0], distorted_M2[..., 1]
     if k1 == 0.0:
-        return np.ones_like(target)
-    farthest = np.inf if k1 > 0 else FOLD / np.sqrt(-3 * k1)
-    radius = np.minimum(target, farthest)
+        return np.ones_like(x_M)
+    bend_M = k1 * (x_M * x_M + y_M * y_M)
+    # s = r/r_d solves s + bend·s³ = 1; where the lens has folded over s stays below its largest
+    most_M = np.inf if k1 > 0 else FOLD / np.sqrt(np.maximum(-3 * bend_M, 1e-300))
+    s_M = np.minimum(1.0, most_M)
     for _ in range(ROUNDS):
-        before = radius
-        value = radius * (1 + k1 * radius**2) - target
-        radius = np.clip(radius - value / (1 + 3 * k1 * radius**2), 0.0, farthest)
-        if np.array_equal(radius, before):
+        before_M, cubed_M = s_M, bend_M * s_M * s_M
+        s_M = np.minimum((1 + 2 * cubed_M * s_M) / (1 + 3 * cubed_M), most_M)
+        if np.abs(s_M - before_M).max(initial=0.0) <= EXACT:
             break
-    return np.asarray(np.where(target > 0, radius / np.maximum(target, 1e-300), 1.0))
+    return np.asarray(s_M)

@@ -94,7 +94,7 @@ def solve(
     layout = arrange(observations, device)
     shape = plan(len(start.t_F3), free.dof, len(free.shared), layout.widest)
     state = State.of(start, free, device)
-    with worker_threads(device) as parallel:
+    with worker_threads(device, len(layout.blocks)) as parallel:
         problem = _Problem(
             layout,
             free,

@@ -17,6 +17,7 @@ TRACKS_PER_CELL = 3
 STILL_PX = 1.0  # a track that moved less has not moved
 STILL_PAIRS = 16  # pairs of frames a distance in time that are looked at
 STILL_TRACKS = 8  # tracks that a pair must share to count
+MOTION_TRACKS = 1000  # of a pair that tell how far they moved
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,16 @@ class TrackGraph:
         self.visible_FN = tracks.visibility_FN & background_N
         self.frames, self.tracks = self.visible_FN.shape
 
-    def matches(self, i: int, j: int) -> Matches:
-        """The candidates seen in both frames."""
+    def matches(self, i: int, j: int, most: int | None = None) -> Matches:
+        """The candidates seen in both frames, or about `most` of them, evenly chosen."""
         track = np.flatnonzero(self.visible_FN[i] & self.visible_FN[j])
+        if most is not None:
+            track = track[:: max(1, -(-len(track) // most))]
         return Matches(track, self.pixels(i, track), self.pixels(j, track))
+
+    def shared(self, i: int, j: int) -> int:
+        """How many candidates are seen in both frames."""
+        return int(np.count_nonzero(self.visible_FN[i] & self.visible_FN[j]))
 
     def pixels(self, frame: int, track_K: Indices) -> Floats:
         """Pixels (K, 2) of tracks in one frame, relative to the principal point."""
@@ -77,10 +84,12 @@ class TrackGraph:
         chosen_N = np.zeros(self.tracks, bool)
         for frame in frames:
             track = np.flatnonzero(self.visible_FN[frame] & (length_N >= 2))
-            column, row = np.floor((self.pixels(int(frame), track) + self.centre) / step).T
-            order = np.lexsort((track, -length_N[track], column, row))
-            cell = np.stack([row[order], column[order]], 1)
-            starts = np.flatnonzero(np.any(np.diff(cell, axis=0, prepend=np.nan), axis=1))
+            xy_K2 = self._xy_FN2[frame, track].astype(np.float64)
+            column, row = np.floor(xy_K2 / step).astype(np.int64).T
+            cell = row * (int(np.ptp(column)) + 1 if len(column) else 1) + column
+            key = cell * (len(frames) + 1) - length_N[track]
+            order = np.argsort(key * len(track) + np.arange(len(track)))  # no two are equal
+            starts = np.flatnonzero(np.diff(cell[order], prepend=cell.min(initial=0) - 1))
             rank = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
             chosen_N[track[order[rank < TRACKS_PER_CELL]]] = True
         return chosen_N
@@ -90,7 +99,7 @@ class TrackGraph:
         shares, gap = [], 1
         while gap < self.frames:
             for i in range(0, self.frames - gap, max(1, self.frames // STILL_PAIRS)):
-                motion = self.matches(i, i + gap).motion_K
+                motion = self.matches(i, i + gap, MOTION_TRACKS).motion_K
                 if len(motion) >= STILL_TRACKS:
                     shares.append(float(np.mean(motion < STILL_PX)))
             gap *= 2
@@ -111,7 +120,8 @@ class TrackGraph:
         return np.array(chosen, np.int64)
 
     def _far(self, i: int, j: int, motion: float, survival: float) -> bool:
-        matches = self.matches(i, j)
-        if len(matches.track_K) < survival * self.visible_FN[i].sum():
+        shared = self.shared(i, j)
+        if shared < survival * np.count_nonzero(self.visible_FN[i]):
             return True
-        return not len(matches.track_K) or float(np.median(matches.motion_K)) > motion
+        moved_K = self.matches(i, j, MOTION_TRACKS).motion_K
+        return not shared or float(np.median(moved_K)) > motion

@@ -26,9 +26,11 @@ from dynamicverse.geometry.two_view import (
 FIRST_FRAMES = 24  # keyframes that are tried as the first of a pair
 PAIR_REACH = 8  # keyframes between the two of a pair, at most
 PAIR_TRACKS = 30  # tracks a pair needs
-MOST_TRACKS = 4000  # of a pair that are looked at: more tell nothing new
+MOST_TRACKS = 1000  # of a pair that are looked at: more tell nothing new
+ROTATION_TRACKS = 400  # of a pair, to tell whether it has parallax
 PAIRS = 8  # pairs whose relative pose is estimated for every focal length
-STARTS = 2  # pairs that are grown for every focal length
+STARTS = 2  # pairs that are grown for every focal length, but
+GOOD_START = 0.7  # of the observations explained: no other pair is
 NEIGHBOURS = 7  # keyframes a hypothesis is grown to
 WANTED_PARALLAX = 0.02  # of the longer side: more does not make a pair better
 WANTED_ANGLE = np.radians(2.0)
@@ -76,6 +78,8 @@ def hypotheses(
         best = sorted((pair for pair in started if pair), key=lambda pair: -pair.score)
         for pair in best[:STARTS]:
             found.append(_develop(graph, keyframes, observations, pair, prior, tolerances))
+            if found[-1].explained >= GOOD_START:
+                break
     found = [h for h in found if h.world.registered_F.sum() >= min(3, len(keyframes))]
     return sorted(found, key=lambda hypothesis: -hypothesis.explained)
 
@@ -89,13 +93,12 @@ def parallax_pairs(graph: TrackGraph, keyframes: Indices, focal: float) -> list[
     for a in np.unique(np.linspace(0, last, FIRST_FRAMES).astype(int)):
         i = int(keyframes[a])
         for j in keyframes[a + 1 : a + 1 + PAIR_REACH]:
-            matches = graph.matches(i, int(j))
-            count = len(matches.track_K)
+            count = graph.shared(i, int(j))
             if count < PAIR_TRACKS:
                 break
-            some = slice(None, None, -(-count // MOST_TRACKS))
+            matches = graph.matches(i, int(j), ROTATION_TRACKS)
             _, angle = estimate_rotation(
-                bearings(matches.first_K2[some], K), bearings(matches.second_K2[some], K), trials=16
+                bearings(matches.first_K2, K), bearings(matches.second_K2, K), trials=16
             )
             parallax = float(np.percentile(angle, 60)) * focal
             scored.append((count * min(1.0, parallax / wanted), i, int(j)))
@@ -116,15 +119,15 @@ def spread(pairs: Iterable[tuple[int, int]], count: int) -> list[tuple[int, int]
 
 def start_pair(graph: TrackGraph, i: int, j: int, focal: float, threshold: float) -> Pair | None:
     """The relative pose of a pair and how good a start it is: points with a wide angle."""
-    matches = graph.matches(i, j)
-    some = slice(None, None, -(-max(1, len(matches.track_K)) // MOST_TRACKS))
+    matches = graph.matches(i, j, MOST_TRACKS)
     pose = estimate_relative_pose(
-        matches.first_K2[some] / focal, matches.second_K2[some] / focal, threshold / focal
+        matches.first_K2 / focal, matches.second_K2 / focal, threshold / focal
     )
     if pose is None:
         return None
     weight = np.minimum(pose.angle_N[pose.inlier_N] / WANTED_ANGLE, 1.0)
-    return Pair(i, j, pose, focal, float(weight.sum()))
+    all_of_them = graph.shared(i, j) / len(matches.track_K)
+    return Pair(i, j, pose, focal, float(weight.sum()) * all_of_them)
 
 
 def begin(

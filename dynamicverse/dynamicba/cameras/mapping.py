@@ -25,15 +25,18 @@ from dynamicverse.dynamicba.bundle.solver import (
 )
 from dynamicverse.dynamicba.cameras.resection import resect
 from dynamicverse.dynamicba.cameras.triangulation import (
+    agreement,
     reprojection_errors,
     triangulate,
-    triangulation_angles,
 )
 
 Mask = npt.NDArray[np.bool_]
 
 KEPT = LensPrior()
 ENOUGH_POINTS = 40  # of trusted depth: with these a pose needs no others
+FEW = 8000  # observations: a CPU is done with them before a GPU is asked
+LOCAL_TOLERANCE = 1e-3  # of an adjustment that others follow
+MOST_POINTS = 800  # that a pose is found from: all of them adjust it later
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,10 @@ class Tolerances:
     angle: float
     loss_px: float
     device: str = "cpu"
+
+    def device_for(self, observations: int) -> str:
+        """Where sums over so many observations are computed."""
+        return "cpu" if observations < FEW else self.device
 
 
 class Map:
@@ -144,6 +151,7 @@ class Map:
         trusted = self.angle_N[self.observations.point_M[index]] >= self.tolerances.angle
         if trusted.sum() >= ENOUGH_POINTS:
             index = index[trusted]
+        index = index[:: max(1, -(-len(index) // MOST_POINTS))]
         found = resect(
             self.structure.points_N3[self.observations.point_M[index]],
             self.observations.xy_M2[index],
@@ -171,18 +179,17 @@ class Map:
         if not len(tracks):
             return
         limits = self.tolerances
-        points = triangulate(subset, self.structure, len(tracks), limits.loss_px, limits.device)
-        agrees = reprojection_errors(points, subset, self.structure) < self.tolerances.inlier_px
-        self._accept(index, subset, tracks, points, agrees)
+        device = limits.device_for(len(subset))
+        points = triangulate(subset, self.structure, len(tracks), limits.loss_px, device)
+        self._accept(index, subset, tracks, points)
 
     def classify(self) -> None:
         """Decide anew which observations are inliers, and drop points that few agree with."""
         track_M, frame_M = self.observations.point_M, self.observations.frame_M
         index = np.flatnonzero(self.known_N[track_M] & self.registered_F[frame_M])
         subset, tracks = renumber(self.observations.select(index))
-        agrees = self.errors(index) < self.tolerances.inlier_px
         self.inlier_M[:] = False
-        self._accept(index, subset, tracks, self.structure.points_N3[tracks], agrees)
+        self._accept(index, subset, tracks, self.structure.points_N3[tracks])
 
     def _accept(
         self,
@@ -190,22 +197,27 @@ class Map:
         subset: Observations,
         tracks: Indices,
         points: Floats,
-        agrees_M: Mask,
     ) -> None:
         """Keep points with which at least two and half of the observations agree."""
+        limits = self.tolerances
+        device = limits.device_for(len(subset))
+        found = agreement(points, subset, self.structure, limits.inlier_px, device)
+        agrees_M = found.error_M < limits.inlier_px
         support = np.bincount(subset.point_M[agrees_M], minlength=len(tracks))
         seen = np.bincount(subset.point_M, minlength=len(tracks))
         good = (support >= 2) & (support * 2 >= seen)
-        agreeing = subset.select(agrees_M)
-        angle = triangulation_angles(agreeing, self.structure, len(tracks))
         self.structure.points_N3[tracks] = np.where(good[:, None], points, np.nan)
-        self.angle_N[tracks] = np.where(good, angle, 0.0)
+        self.angle_N[tracks] = np.where(good, found.angle_N, 0.0)
         self.inlier_M[index] = agrees_M & good[subset.point_M]
 
     def errors(self, index: Indices) -> Floats:
-        """Reprojection errors in px of some observations."""
+        """Reprojection errors in px of some observations, ascending."""
         points, subset = self.structure.points_N3, self.observations.select(index)
-        return reprojection_errors(points, subset, self.structure)
+        limits = self.tolerances
+        device = limits.device_for(len(subset))
+        if device == "cpu":
+            return reprojection_errors(points, subset, self.structure)
+        return agreement(points, subset, self.structure, limits.inlier_px, device).error_M
 
     # adjusting
     def adjust(
@@ -229,8 +241,7 @@ class Map:
             iterations,
             tolerance,
             uncertainty,
-            self.tolerances.device,
-            lens_prior,
+            lens_prior=lens_prior,
         )
         return self._solve(frames, self.inlier_M, free, options)
 
@@ -246,7 +257,7 @@ class Map:
         moving = np.argsort(-shared_F, kind="stable")[:window]
         moving = moving[shared_F[moving] > 0]
         if len(moving) >= self.registered_F.sum() - 1:
-            self.adjust(None, iterations)
+            self.adjust(None, iterations, LOCAL_TOLERANCE)
             return
         moving_F = np.zeros(len(self.registered_F), bool)
         moving_F[moving] = True
@@ -256,14 +267,16 @@ class Map:
         frames = np.unique(frame_M[use_M])
         free = np.repeat(moving_F[:, None], 6, 1)
         free[self.reference] = False
-        limits = self.tolerances
-        options = Options("cauchy", limits.loss_px, None, iterations, 1e-3, device=limits.device)
+        options = Options("cauchy", self.tolerances.loss_px, None, iterations, LOCAL_TOLERANCE)
         self._solve(frames, use_M, free, options)
 
     def _solve(
         self, frames: Indices, use_M: Mask, free_F6: Mask, options: Options
     ) -> Solution | None:
-        """Run the solver on renumbered frames and tracks and write the result back."""
+        """Run the solver on renumbered frames and tracks and write the result back.
+
+        Where it runs is decided here.
+        """
         subset, tracks = renumber(self.raw.select(use_M))
         if not len(subset):
             return None
@@ -278,6 +291,7 @@ class Map:
             old.focal,
             old.lens.of_frames(frames),
         )
+        options = replace(options, device=self.tolerances.device_for(len(subset)))
         solution = solve(start, subset, free_F6[frames], options)
         found = solution.structure
         old.R_F33[frames] = found.R_F33

@@ -14,6 +14,7 @@ from dynamicverse.geometry.lie import so3_exp
 MIN_POINTS = 8
 GOOD_SHARE = 0.8  # of inliers: then a guess needs no competitor
 ROUNDS = 15
+ENOUGH = 1e-5  # rad, and of the unit of the points: poses are adjusted later
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def refine_pose(
         errors = np.minimum(pose_errors(points_N3, xy_N2, focal, R_new, t_new), 1e6)
         if np.sum(np.log1p((errors / scale) ** 2)) < cost:
             R, t, damping = R_new, t_new, damping * 0.3
-            if scale <= loss_scale and np.abs(step).max() < 1e-7:
+            if scale <= loss_scale and np.abs(step).max() < ENOUGH:
                 break
         else:
             damping *= 10

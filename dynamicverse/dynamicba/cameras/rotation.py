@@ -17,7 +17,8 @@ from dynamicverse.dynamicba.cameras.graph import TrackGraph
 from dynamicverse.geometry.projection import bearings, intrinsics
 from dynamicverse.geometry.two_view import estimate_rotation
 
-LEAST_MATCHES = 8
+LEAST_MATCHES, MOST_MATCHES = 8, 1000
+ROUNDS, TRIAL_ROUNDS = 30, 15  # where cameras do not just turn, no number is enough
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def chain_rotations(graph: TrackGraph, frames: Indices, focal: float) -> Floats:
     K = intrinsics(focal, (0.0, 0.0))
     rotations, step = [np.eye(3)], np.eye(3)
     for i, j in pairwise(frames):
-        matches = graph.matches(int(i), int(j))
+        matches = graph.matches(int(i), int(j), MOST_MATCHES)
         if len(matches.track_K) >= 2:
             step, _ = estimate_rotation(
                 bearings(matches.first_K2, K), bearings(matches.second_K2, K), trials=32
@@ -67,8 +68,12 @@ def fit_rotations(
     prior: FocalPrior | None,
     loss_px: float,
     device: str = "cpu",
+    trial: bool = False,
 ) -> RotationModel:
-    """Rotations of the frames (observations: of these frames), and the focal length if free."""
+    """Rotations of the frames (observations: of these frames), and the focal length if free.
+
+    trial: only to see how much they explain; standard deviations are NaN.
+    """
     R = chain_rotations(graph, frames, focal)
     position = np.full(graph.frames, -1)
     position[frames] = np.arange(len(frames))
@@ -81,7 +86,8 @@ def fit_rotations(
     free = np.zeros((len(frames), 6), bool)
     free[1:, :3] = True
     start = Structure(R, np.zeros((len(frames), 3)), directions, focal)
-    options = Options("cauchy", loss_px, prior, 30, 1e-4, uncertainty=True, device=device)
+    rounds = TRIAL_ROUNDS if trial else ROUNDS
+    options = Options("cauchy", loss_px, prior, rounds, 1e-4, not trial, device)
     solution = solve(start, local, free, options)
     sigmas = solution.uncertainty
     return RotationModel(
@@ -105,7 +111,7 @@ def extend_rotations(graph: TrackGraph, model: RotationModel) -> Floats:
     R_F33[model.frames] = model.R_K33
     for frame in np.setdiff1d(np.arange(graph.frames), model.frames):
         nearest = int(np.argmin(np.abs(model.frames - frame)))
-        matches = graph.matches(int(model.frames[nearest]), int(frame))
+        matches = graph.matches(int(model.frames[nearest]), int(frame), MOST_MATCHES)
         if len(matches.track_K) >= LEAST_MATCHES:
             step, _ = estimate_rotation(
                 bearings(matches.first_K2, K), bearings(matches.second_K2, K), trials=32

@@ -40,7 +40,8 @@ LEAST_KEYFRAMES = 8  # or all frames, where there are fewer
 SURVIVAL = 0.6  # of the tracks of a keyframe must be left in the next
 OBSERVABLE = 0.25  # largest standard deviation of log f of an estimate
 DOUBTFUL = 0.05  # from here on its uncertainty is stated
-MODEL_FRAMES = 24  # keyframes on which the rotation model competes
+MODEL_FRAMES = 24  # keyframes on which the rotation model competes,
+MODEL_OBSERVATIONS = 15_000  # with about so many observations
 LEAST_EXPLAINED = 0.3  # of the observations, by the model that is chosen
 GAIN = 0.03  # of the observations that parallax must explain beyond rotations
 LEAST_TRUSTED = 0.05  # of the points must have a known depth
@@ -263,7 +264,8 @@ class _Clip:
             middle = np.searchsorted(keyframes, world.reference)
             first = int(np.clip(middle - MODEL_FRAMES // 2, 0, len(keyframes) - MODEL_FRAMES))
             frames = keyframes[first : first + MODEL_FRAMES]
-        model = self._fit_rotations(frames, observations)
+        most = None if world is None else MODEL_OBSERVATIONS
+        model = self._fit_rotations(frames, observations, most)
         if model is None:
             return None
         share = explained_share(model.error_M, self.tolerances.loss_px, len(model.error_M))
@@ -273,12 +275,14 @@ class _Clip:
             trusted = world.trusted_N.sum() / max(1, world.known_N.sum())
             if world.explained(frames) > share + GAIN and trusted > LEAST_TRUSTED:
                 return None
-        return (
-            model if len(frames) == len(keyframes) else self._fit_rotations(keyframes, observations)
-        )
+        return model if world is None else self._fit_rotations(keyframes, observations)
 
-    def _fit_rotations(self, frames: Indices, observations: Observations) -> RotationModel | None:
+    def _fit_rotations(
+        self, frames: Indices, observations: Observations, most: int | None = None
+    ) -> RotationModel | None:
         inside = observations.select(np.isin(observations.frame_M, frames))
+        if most is not None:
+            inside = _thinned(inside, most)
         return fit_rotations(
             self.graph,
             frames,
@@ -287,6 +291,7 @@ class _Clip:
             self.prior,
             self.tolerances.loss_px,
             self.tolerances.device,
+            trial=most is not None,
         )
 
     def _turning(self, keyframes: Indices, model: RotationModel) -> CameraSolution:
@@ -366,6 +371,13 @@ def lens_prior(settings: CamerasConfig, longer: int) -> LensPrior:
     """The priors of the settings for a picture with this longer side in px."""
     centre = settings.centre_sigma
     return LensPrior(None if centre is None else centre * longer, settings.distortion_sigma)
+
+
+def _thinned(observations: Observations, most: int) -> Observations:
+    """Some of the tracks, evenly, with all that is seen of them."""
+    step = max(1, -(-len(observations) // most))
+    _, rank_M = np.unique(observations.point_M, return_inverse=True)
+    return observations.select(rank_M % step == 0)
 
 
 def _sigmas(world: Map, solution: Solution | None, scale: float) -> tuple[Floats, Floats]:

@@ -9,11 +9,7 @@ import numpy as np
 from dynamicverse.dynamicba.bundle.blocks import Floats, Observations
 from dynamicverse.dynamicba.cameras.graph import TrackGraph
 from dynamicverse.dynamicba.cameras.mapping import Map
-from dynamicverse.dynamicba.cameras.triangulation import (
-    reprojection_errors,
-    triangulate,
-    triangulation_angles,
-)
+from dynamicverse.dynamicba.cameras.triangulation import agreement, triangulate
 
 BATCH = 20_000  # tracks that get their points at once
 STATIC_SHARE = 0.8  # of a track's observations must agree with its static point
@@ -41,10 +37,10 @@ def static_points(graph: TrackGraph, world: Map) -> Floats:
 def _of_batch(observations: Observations, count: int, world: Map) -> Floats:
     structure, tolerances, track_M = world.structure, world.tolerances, observations.point_M
     points = triangulate(observations, structure, count, tolerances.loss_px, tolerances.device)
-    agrees = reprojection_errors(points, observations, structure) < tolerances.inlier_px
+    found = agreement(points, observations, structure, tolerances.inlier_px, tolerances.device)
+    agrees = found.error_M < tolerances.inlier_px
     support = np.bincount(track_M[agrees], minlength=count)
     seen = np.bincount(track_M, minlength=count)
-    angle = triangulation_angles(observations.select(agrees), structure, count)
-    good = (support >= STATIC_SHARE * seen) & (support >= 2) & (angle >= tolerances.angle)
+    good = (support >= STATIC_SHARE * seen) & (support >= 2) & (found.angle_N >= tolerances.angle)
     points[~good] = np.nan
     return points

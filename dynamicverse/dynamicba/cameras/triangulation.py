@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynamicverse.dynamicba.bundle.blocks import Floats, Indices, Observations
+from dynamicverse.dynamicba.bundle.blocks import Floats, Observations
 from dynamicverse.dynamicba.bundle.solver import Structure
 
 MIN_DEPTH = 1e-6
 ROUNDS = 6  # Gauss–Newton rounds; from the linear start three or four are enough
+BEHIND = 1e6  # px of error that a point behind a camera counts as
 FAR = 1000.0  # baselines: a point farther than this is as good as at infinity
 UPPER = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))  # of a symmetric 3x3 matrix
 
@@ -48,9 +49,11 @@ def triangulate(
     meet_N = (distance_N > 0) & (distance_N < farthest_N)
     points_N3 = torch.where(meet_N[:, None], points_N3, anchor_N3 + farthest_N[:, None] * ray_N3)
     points_N3[seen.count_N < 2] = torch.nan
+    best = _Guess.of(points_N3, seen, loss_scale)
     for _ in range(ROUNDS):
-        points_N3 = _improve(points_N3, anchor_N3, seen, loss_scale)
-    return np.asarray(points_N3.cpu().numpy(), np.float64)
+        moved_N3 = _improved(best, anchor_N3, seen, loss_scale)
+        best = best.or_better(_Guess.of(moved_N3, seen, loss_scale), seen)
+    return np.asarray(best.points_N3.cpu().numpy(), np.float64)
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,14 @@ class _Sightings:
             direction_M3,
         )
 
-    def reduce(self, values: Tensor, how: str) -> Tensor:
-        """Sums or largest values (N, …) over the observations of each point; 0 without any."""
-        reduced: Tensor = torch.segment_reduce(values, how, lengths=self.count_N, axis=0, initial=0)
+    def reduce(self, values: Tensor, how: str, initial: float = 0.0) -> Tensor:
+        """Sums, largest or least values (N, …) over the observations of each point.
+
+        initial: where there are none, and a bound of the others.
+        """
+        reduced: Tensor = torch.segment_reduce(
+            values, how, lengths=self.count_N, axis=0, initial=initial
+        )
         return reduced
 
     def spread(self, values_N: Tensor) -> Tensor:
@@ -112,14 +120,79 @@ class _Sightings:
         """Points in the coordinates of the cameras (M, 3)."""
         return (self.R_M33 @ self.spread(points_N3)[..., None])[..., 0] + self.t_M3
 
-    def cost(self, points_N3: Tensor, loss_scale: float) -> Tensor:
+    def cost(self, camera_M3: Tensor, loss_scale: float) -> Tensor:
         """Cauchy cost (N,); an observation behind its camera counts as one far off."""
-        camera_M3 = self.camera(points_N3)
         z_M = camera_M3[:, 2]
         off_M2 = self.focal * camera_M3[:, :2] / z_M[:, None] - self.xy_M2
-        error_M = torch.linalg.norm(off_M2, dim=1).clamp(max=1e6)
-        error_M = torch.where(z_M <= MIN_DEPTH, 1e6, error_M)  # NaN stays NaN
-        return self.reduce(torch.log1p((error_M / loss_scale) ** 2), "sum")
+        squared_M = off_M2.square().sum(1).clamp(max=BEHIND**2)
+        squared_M = torch.where(z_M <= MIN_DEPTH, BEHIND**2, squared_M)  # NaN stays NaN
+        return self.reduce(torch.log1p(squared_M / loss_scale**2), "sum")
+
+
+@dataclass(frozen=True)
+class _Guess:
+    """Points, the same in the coordinates of the cameras, and their cost."""
+
+    points_N3: Tensor
+    camera_M3: Tensor
+    cost_N: Tensor
+
+    @staticmethod
+    def of(points_N3: Tensor, seen: _Sightings, loss_scale: float) -> _Guess:
+        camera_M3 = seen.camera(points_N3)
+        return _Guess(points_N3, camera_M3, seen.cost(camera_M3, loss_scale))
+
+    def or_better(self, other: _Guess, seen: _Sightings) -> _Guess:
+        """Of each point the guess that costs less."""
+        better_N = other.cost_N < self.cost_N
+        return _Guess(
+            torch.where(better_N[:, None], other.points_N3, self.points_N3),
+            torch.where(seen.spread(better_N)[:, None], other.camera_M3, self.camera_M3),
+            torch.where(better_N, other.cost_N, self.cost_N),
+        )
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well points and their observations agree.
+
+    error_M: as `reprojection_errors` gives them. angle_N: the largest angle in radians between
+    the first ray that agrees and others that do; 0 where fewer than two do.
+    """
+
+    error_M: Floats
+    angle_N: Floats
+
+
+def agreement(
+    points_N3: Floats,
+    observations: Observations,
+    structure: Structure,
+    inlier_px: float,
+    device: str = "cpu",
+) -> Agreement:
+    """Compare points with their observations, which are sorted by point.
+
+    inlier_px: a smaller error agrees. Raises ValueError for observations in another order.
+    """
+    if np.any(np.diff(observations.point_M) < 0):
+        raise ValueError("observations must be sorted by point")
+    if not len(observations):
+        return Agreement(np.zeros(0), np.zeros(len(points_N3)))
+    seen = _Sightings.of(observations, structure, len(points_N3), device)
+    camera_M3 = seen.camera(torch.from_numpy(np.ascontiguousarray(points_N3)).to(device))
+    z_M = camera_M3[:, 2]
+    off_M2 = seen.focal * camera_M3[:, :2] / z_M[:, None] - seen.xy_M2
+    error_M = torch.linalg.norm(off_M2, dim=1)
+    error_M = torch.where(z_M <= MIN_DEPTH, torch.inf, error_M)  # NaN stays NaN
+    agrees_M = error_M < inlier_px
+    last = len(observations) - 1
+    index_M = torch.arange(last + 1, dtype=torch.float64, device=agrees_M.device)
+    first_N = seen.reduce(torch.where(agrees_M, index_M, last), "min", last).long()
+    apart_M3 = seen.direction_M3 - seen.spread(seen.direction_M3[first_N])
+    chord_M = torch.where(agrees_M, torch.linalg.norm(apart_M3, dim=1), 0.0)
+    angle_N = 2 * torch.arcsin((seen.reduce(chord_M, "max") / 2).clamp(max=1.0))
+    return Agreement(error_M.cpu().numpy(), angle_N.cpu().numpy())
 
 
 def reprojection_errors(
@@ -132,22 +205,6 @@ def reprojection_errors(
         pixels = structure.focal * camera[:, :2] / depth[:, None]
     error = np.linalg.norm(pixels - observations.xy_M2, axis=1)
     return np.asarray(np.where(depth > MIN_DEPTH, error, np.where(np.isnan(depth), np.nan, np.inf)))
-
-
-def triangulation_angles(observations: Observations, structure: Structure, count: int) -> Floats:
-    """Largest angle (N,) in radians between the first ray of a point and its others."""
-    directions, _ = _world_rays(observations, structure)
-    return _angles(observations.point_M, directions, count)
-
-
-def _world_rays(observations: Observations, structure: Structure) -> tuple[Floats, Floats]:
-    """Unit directions and camera centres (M, 3)."""
-    ones = np.full((len(observations), 1), structure.focal)
-    local = np.concatenate([observations.xy_M2, ones], 1)
-    local /= np.linalg.norm(local, axis=1, keepdims=True)
-    R = structure.R_F33[observations.frame_M]
-    centres_F3 = -np.einsum("fji,fj->fi", structure.R_F33, structure.t_F3)
-    return np.einsum("mji,mj->mi", R, local), centres_F3[observations.frame_M]
 
 
 def _in_camera(points_N3: Floats, observations: Observations, structure: Structure) -> Floats:
@@ -166,13 +223,13 @@ def _nearest_to_rays(seen: _Sightings) -> Tensor:
     return _solved(A_N33, b_N3)
 
 
-def _improve(points_N3: Tensor, anchor_N3: Tensor, seen: _Sightings, loss_scale: float) -> Tensor:
-    """One damped, reweighted Gauss–Newton step a point; steps that do not help are undone.
+def _improved(guess: _Guess, anchor_N3: Tensor, seen: _Sightings, loss_scale: float) -> Tensor:
+    """One damped, reweighted Gauss–Newton step a point, which may not help.
 
     As in the solver a step is linear in the inverse distance from the anchor.
     """
     R, f = seen.R_M33, seen.focal
-    camera_M3 = seen.camera(points_N3)
+    points_N3, camera_M3 = guess.points_N3, guess.camera_M3
     z = camera_M3[:, 2].clamp(min=MIN_DEPTH)
     a, b = camera_M3[:, 0] / z, camera_M3[:, 1] / z
     ru, rv = f * a - seen.xy_M2[:, 0], f * b - seen.xy_M2[:, 1]
@@ -193,9 +250,8 @@ def _improve(points_N3: Tensor, anchor_N3: Tensor, seen: _Sightings, loss_scale:
     along_N = (change_N3 * offset_N3).sum(1) / (offset_N3 * offset_N3).sum(1).clamp(min=1e-24)
     inverse_N = (1 - along_N).clamp(0.1, 10.0)
     bent_N3 = offset_N3 + change_N3 - along_N[:, None] * offset_N3
-    moved_N3 = anchor_N3 + bent_N3 / inverse_N[:, None]
-    better_N = seen.cost(moved_N3, loss_scale) < seen.cost(points_N3, loss_scale)
-    return torch.where(better_N[:, None], moved_N3, points_N3)
+    moved_N3: Tensor = anchor_N3 + bent_N3 / inverse_N[:, None]
+    return moved_N3
 
 
 def _system(seen: _Sightings, columns: list[Tensor], right_M3: Tensor) -> tuple[Tensor, Tensor]:
@@ -208,18 +264,3 @@ def _system(seen: _Sightings, columns: list[Tensor], right_M3: Tensor) -> tuple[
 def _solved(A_N33: Tensor, b_N3: Tensor) -> Tensor:
     found: Tensor = torch.linalg.solve_ex(A_N33, b_N3[..., None])[0]
     return found[..., 0]
-
-
-def _angles(point_M: Indices, directions_M3: Floats, count: int) -> Floats:
-    first = _first(point_M, directions_M3, count)
-    chord = np.linalg.norm(directions_M3 - first[point_M], axis=1)
-    largest = np.zeros(count)
-    np.maximum.at(largest, point_M, chord)
-    return np.asarray(2 * np.arcsin(np.minimum(largest / 2, 1.0)))
-
-
-def _first(point_M: Indices, values_M3: Floats, count: int) -> Floats:
-    """The value of the first observation of each point (N, 3)."""
-    first = np.zeros((count, 3))
-    first[point_M[::-1]] = values_M3[::-1]  # the last write wins
-    return first

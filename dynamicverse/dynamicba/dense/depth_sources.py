@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -16,8 +16,8 @@ from dynamicverse.config import ReconstructionConfig
 from dynamicverse.dynamicba.dense import dynamic_points
 from dynamicverse.dynamicba.dense.densify import Densifier, Frames
 from dynamicverse.dynamicba.dense.dynamic_points import DynamicPoints
-from dynamicverse.dynamicba.dense.flow_refinement import FlowRefinement, ReadFlow
-from dynamicverse.dynamicba.dense.scaling import densify_with_prior
+from dynamicverse.dynamicba.dense.flow_refinement import FlowRefinement, ReadFlow, flow_bytes
+from dynamicverse.dynamicba.dense.scaling import ScaleField, scale_field
 from dynamicverse.dynamicba.dense.upsample import upsample
 from dynamicverse.dynamicba.dense.views import SparsePoints, View, choose_views
 from dynamicverse.dynamicba.frame_pool import compute_device, in_order
@@ -31,6 +31,8 @@ Floats32 = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 
+FLOW_AHEAD = 128 << 20  # bytes of flow that is read while moving objects are solved
+MOST_ANCHORS = 400  # tracks of an object in a frame that its depth is known from
 MOVING_CONFIDENCE = 0.5  # factor for moving objects whose depth comes from a prior
 
 
@@ -114,9 +116,15 @@ class PriorDepth:
         self._clip, self._read = clip, read
         self._refinement: FlowRefinement | None = None
         if read_flow is not None:
-            self._refinement = FlowRefinement(clip.c2w_F44, clip.K_F33, clip.distortion, read_flow)
+            width, height = clip.tracks.size
+            fields = FLOW_AHEAD // flow_bytes(width, height)
+            self._refinement = FlowRefinement(
+                clip.c2w_F44, clip.K_F33, clip.distortion, read_flow, fields
+            )
+        self._field: dict[int, ScaleField] = {}
         anchors_F = list(in_order(self._anchors, range(len(clip.registered_F))))
-        self.moving = solve_moving(clip, settings, anchors_F, "prior")
+        with self._refinement.reading() if self._refinement else nullcontext():
+            self.moving = solve_moving(clip, settings, anchors_F, "prior")
         self.statements = dynamic_points.about(self.moving.objects)
 
     def depth(self, frame: int, rgb_HW3: Bytes, ids_HW: Bytes) -> tuple[Floats32, Floats32]:
@@ -133,12 +141,14 @@ class PriorDepth:
         and the standard deviation of its logarithm.
         """
         prior_HW, confidence_HW = self._read(frame)
-        index = self._clip.sparse.seen(frame)
-        c2w = self._clip.c2w_F44[frame]
-        depth_N = (self._clip.sparse.points_N3[index] - c2w[:3, 3]) @ c2w[:3, 2]
-        pixels_N2 = self._clip.tracks.tracks_FN2[frame, index].astype(np.float64)
-        scaled_HW, sigma = densify_with_prior(prior_HW, pixels_N2, depth_N)
-        return scaled_HW, confidence_HW, sigma
+        if frame not in self._field:
+            index = self._clip.sparse.seen(frame)
+            c2w = self._clip.c2w_F44[frame]
+            depth_N = (self._clip.sparse.points_N3[index] - c2w[:3, 3]) @ c2w[:3, 2]
+            pixels_N2 = self._clip.tracks.tracks_FN2[frame, index].astype(np.float64)
+            self._field[frame] = scale_field(prior_HW, pixels_N2, depth_N)
+        field = self._field[frame]
+        return field.scaled(prior_HW), confidence_HW, field.sigma
 
     def _anchors(self, frame: int) -> dict[int, Anchor | None]:
         """The depth that the prior gives the tracks of each object."""
@@ -159,12 +169,13 @@ class PriorDepth:
 def _prior_anchor(
     pixels_K2: Floats, depth_HW: Floats32, mask_HW: npt.NDArray[np.bool_]
 ) -> Anchor | None:
-    """The depth at the tracks that lie on a mask; of the mask as a whole without any."""
+    """The depth at some of the tracks that lie on a mask; of the mask as a whole without any."""
     height, width = depth_HW.shape
     column, row = np.rint(pixels_K2).astype(np.intp).T
     row, column = np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)
-    on = mask_HW[row, column] & (depth_HW[row, column] > 0)
-    if on.any():
+    on = np.flatnonzero(mask_HW[row, column] & (depth_HW[row, column] > 0))
+    if len(on):
+        on = on[:: -(-len(on) // MOST_ANCHORS)]
         return Anchor(pixels_K2[on], depth_HW[row[on], column[on]].astype(np.float64))
     known_HW = mask_HW & (depth_HW > 0)
     if not known_HW.any():

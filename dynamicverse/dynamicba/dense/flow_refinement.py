@@ -8,7 +8,9 @@ logarithm of depth: what all pixels nearby tell of it is pooled before it is sol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import cv2
@@ -36,10 +38,10 @@ LARGEST_STEP = 0.1  # of log depth
 
 @dataclass(frozen=True)
 class _Ends:
-    """Where samples (S) of a frame are seen in another: rays (S,2) at z = 1, and weights."""
+    """Where samples (S) of a frame are seen in another: rays (2,S) at z = 1, and weights."""
 
     frame: int
-    rays_S2: Floats
+    rays_2S: Floats
     weight_S: Floats
 
 
@@ -56,10 +58,24 @@ class FlowRefinement:
         K_F33: Floats,
         distortion: float,
         read: ReadFlow,
+        ahead: int = 0,
     ) -> None:
+        """ahead: how many flow fields more than are needed at once may be in memory."""
         self._c2w_F44, self._K_F33, self._distortion = c2w_F44, K_F33, distortion
-        self._read = read
-        self._flow = Kept(self._load, 4 * (REACH + 1) + 2 * workers())
+        self._read, self._ahead = read, ahead
+        self._flow = Kept(self._load, 4 * (REACH + 1) + 2 * workers() + ahead)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Reads flow on other threads while something else is done.
+
+        A file that cannot be read is an error when it is needed.
+        """
+        pairs = [pair for f in range(len(self._K_F33) - 1) for pair in ((f, f + 1), (f + 1, f))]
+        with ThreadPoolExecutor(workers(), thread_name_prefix="flow") as pool:
+            for pair in pairs[: self._ahead]:
+                pool.submit(self._flow, pair)
+            yield
 
     def refine(self, frame: int, depth_HW: Floats32, ids_HW: Bytes, sigma: float) -> Floats32:
         """Depth (H,W), its static pixels corrected; 0 stays 0.
@@ -86,23 +102,23 @@ class FlowRefinement:
         """Follow the samples through the flow to both sides."""
         ends = []
         for step in (-1, 1):
-            at_S2, weight_S = pixels_S2, used_S.astype(np.float64)
+            at_2S, weight_S = np.ascontiguousarray(pixels_S2.T), used_S.astype(np.float64)
             for source in range(frame, frame + step * REACH, step):
                 target = source + step
                 there, back = self._flow((source, target)), self._flow((target, source))
                 if there is None or back is None:
                     break
-                flow_S2 = _sampled(there, at_S2)
-                at_S2 = at_S2 + flow_S2
-                error_S = np.linalg.norm(flow_S2 + _sampled(back, at_S2), axis=1)
-                inside_S = np.all((at_S2 >= 0) & (at_S2 <= np.array(size) - 1.0), axis=1)
-                weight_S = weight_S * inside_S * np.exp(-0.5 * (error_S / ROUND_TRIP) ** 2)
+                flow_2S = _sampled(there, at_2S)
+                at_2S = at_2S + flow_2S
+                (off_x_S, off_y_S), (x_S, y_S) = flow_2S + _sampled(back, at_2S), at_2S
+                inside_S = (x_S >= 0) & (y_S >= 0) & (x_S <= size[0] - 1) & (y_S <= size[1] - 1)
+                squared_S = off_x_S * off_x_S + off_y_S * off_y_S
+                weight_S = weight_S * inside_S * np.exp(-0.5 / ROUND_TRIP**2 * squared_S)
                 if np.isfinite(self._c2w_F44[target, 0, 0]):
                     # what left the picture has no weight: any pixel does
-                    known_S2 = np.where(inside_S[:, None], at_S2, 0.0)
+                    known_S2 = np.where(inside_S, at_2S, 0.0).T
                     seen_S3 = straight_rays(known_S2, self._K_F33[target], self._distortion)
-                    seen_S2 = seen_S3[:, :2]
-                    ends.append(_Ends(target, seen_S2, weight_S))
+                    ends.append(_Ends(target, np.ascontiguousarray(seen_S3.T[:2]), weight_S))
         return ends
 
     def _solve(
@@ -116,15 +132,19 @@ class FlowRefinement:
     ) -> Floats:
         """The correction of log depth (S); information: px², on its being zero."""
         rays_S3 = straight_rays(pixels_S2, self._K_F33[frame], self._distortion)
-        motions = [np.linalg.inv(self._c2w_F44[e.frame]) @ self._c2w_F44[frame] for e in ends]
-        turned = [rays_S3 @ motion[:3, :3].T for motion in motions]
+        others = [end.frame for end in ends]
+        motion_E44 = np.linalg.inv(self._c2w_F44[others]) @ self._c2w_F44[frame]
+        sight = _Sight(
+            np.stack([end.rays_2S for end in ends], 1, dtype=np.float32),
+            np.stack([end.weight_S for end in ends], dtype=np.float32),
+            np.stack(list(motion_E44[:, :3, :3] @ rays_S3.T), 1, dtype=np.float32),
+            motion_E44[:, :3, 3].T.astype(np.float32),
+            self._K_F33[others][:, [0, 1], [0, 1]].T.astype(np.float32),
+        )
         correction_S = np.zeros(len(depth_S))
         for _ in range(ROUNDS):
-            z_S = depth_S * np.exp(correction_S)
-            slope_S, curvature_S = np.zeros(len(z_S)), np.zeros(len(z_S))
-            for end, motion, along_S3 in zip(ends, motions, turned, strict=True):
-                g, h = _terms(end, along_S3, z_S, motion[:3, 3], self._K_F33[end.frame])
-                slope_S, curvature_S = slope_S + g, curvature_S + h
+            z_S = (depth_S * np.exp(correction_S)).astype(np.float32)
+            slope_S, curvature_S = _terms(sight, z_S)
             # the prior holds the correction, not the step
             slope = _pooled(slope_S, shape) - information * correction_S
             step_S = slope / (_pooled(curvature_S, shape) + information)
@@ -141,28 +161,49 @@ class FlowRefinement:
         return np.ascontiguousarray(flow_HW2[::STORED, ::STORED], np.float32)
 
 
-def _terms(
-    end: _Ends, along_S3: Floats, z_S: Floats, t_3: Floats, K: Floats
-) -> tuple[Floats, Floats]:
-    """Jᵀr and JᵀJ (S) by log depth, in px², robustly weighted."""
-    offset_S3 = along_S3 * z_S[:, None]
-    point_S3 = offset_S3 + t_3
-    front_S = point_S3[:, 2] > 1e-6
-    near_S = np.where(front_S, point_S3[:, 2], 1.0)
-    seen_S2 = point_S3[:, :2] / near_S[:, None]
-    focal_2 = np.array([K[0, 0], K[1, 1]])
-    r_S2 = focal_2 * (end.rays_S2 - seen_S2)
-    J_S2 = focal_2 * (offset_S3[:, :2] - seen_S2 * offset_S3[:, 2:]) / near_S[:, None]
-    robust_S = 1 / (1 + np.sum(r_S2**2, 1) / LOSS_PX**2)
-    weight_S = np.where(front_S & (z_S > 0), end.weight_S * robust_S, 0.0)
-    return weight_S * np.sum(J_S2 * r_S2, 1), weight_S * np.sum(J_S2**2, 1)
+@dataclass(frozen=True)
+class _Sight:
+    """Samples (S) of a frame in E others, as planes: few calls on large arrays, so that threads
+    do not wait for each other.
+
+    ends_2ES: where they are seen, at z = 1, weights; along_3ES: their rays, turned into these
+    frames; t_3E: where the camera of the frame is; focal_2E: px.
+    """
+
+    ends_2ES: Floats32
+    weight_ES: Floats32
+    along_3ES: Floats32
+    t_3E: Floats32
+    focal_2E: Floats32
 
 
-def _sampled(flow_hw2: Floats32, at_S2: Floats) -> Floats:
-    """Flow (S,2) at positions in px of the whole frame."""
-    column_1S, row_1S = (at_S2.T.astype(np.float32) / STORED)[:, None]
-    result = np.empty((len(at_S2), 2))
-    for start in range(0, len(at_S2), 32_000):  # remap takes at most 32767 columns
+def _terms(sight: _Sight, z_S: Floats32) -> tuple[Floats, Floats]:
+    """Jᵀr and JᵀJ (S) by log depth, in px², robustly weighted and summed over the frames."""
+    offset_3ES = sight.along_3ES * z_S
+    point_3ES = offset_3ES + sight.t_3E[..., None]
+    used_ES = (point_3ES[2] > 1e-6) & (z_S > 0)
+    inverse_ES = 1 / np.where(used_ES, point_3ES[2], np.float32(1))
+    seen_2ES = point_3ES[:2] * inverse_ES
+    focal_2E1 = sight.focal_2E[..., None]
+    r_2ES = focal_2E1 * (sight.ends_2ES - seen_2ES)
+    J_2ES = (focal_2E1 * inverse_ES) * (offset_3ES[:2] - seen_2ES * offset_3ES[2])
+    error_ES = (r_2ES * r_2ES).sum(0)
+    weight_ES = sight.weight_ES * used_ES / (1 + error_ES * np.float32(LOSS_PX**-2))
+    slope_S = (weight_ES * (J_2ES * r_2ES).sum(0)).sum(0)
+    curvature_S = (weight_ES * (J_2ES * J_2ES).sum(0)).sum(0)
+    return slope_S.astype(np.float64), curvature_S.astype(np.float64)
+
+
+def flow_bytes(width: int, height: int) -> int:
+    """Memory of a flow field of pictures of this size."""
+    return -(-width // STORED) * -(-height // STORED) * 2 * np.dtype(np.float32).itemsize
+
+
+def _sampled(flow_hw2: Floats32, at_2S: Floats) -> Floats:
+    """Flow (2,S) at positions in px of the whole frame."""
+    column_1S, row_1S = (at_2S / STORED).astype(np.float32)[:, None]
+    result = np.empty(at_2S.shape)
+    for start in range(0, at_2S.shape[1], 32_000):  # remap takes at most 32767 columns
         part = slice(start, start + 32_000)
         found = cv2.remap(
             flow_hw2,
@@ -171,7 +212,7 @@ def _sampled(flow_hw2: Floats32, at_S2: Floats) -> Floats:
             cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        result[part] = found[0]
+        result[:, part] = found[0].T
     return result
 
 

@@ -68,11 +68,11 @@ def lift(
     frame: FrameDepth, keep_HW: Mask, step: int
 ) -> tuple[Floats32, Bytes, npt.NDArray[np.intp]]:
     """World points, colours and flat pixel indices of every `step`-th kept pixel with depth."""
-    height, width = frame.depth_HW.shape
-    grid_HW = np.zeros((height, width), bool)
-    grid_HW[step // 2 :: step, step // 2 :: step] = True
-    index = np.flatnonzero(grid_HW & keep_HW & (frame.depth_HW > 0))
-    row, column = np.divmod(index, width)
+    first = step // 2
+    grid = slice(first, None, step), slice(first, None, step)
+    row, column = np.nonzero(keep_HW[grid] & (frame.depth_HW[grid] > 0))
+    row, column = first + step * row, first + step * column
+    index = row * frame.depth_HW.shape[1] + column
     ray_N3 = straight_rays(np.stack([column, row], 1), frame.K, frame.distortion)
     camera_N3 = ray_N3 * frame.depth_HW.ravel()[index, None]
     points_N3 = camera_N3 @ frame.c2w[:3, :3].T + frame.c2w[:3, 3]

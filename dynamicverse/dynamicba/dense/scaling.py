@@ -6,6 +6,8 @@ seen in the frame), interpolated over the picture by inverse distance between th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +24,29 @@ MOST_COMPARED = 2000  # control points that are compared with their neighbours
 OUTLIER = 3.0  # in robust standard deviations of the logarithm of the ratio
 
 
-def densify_with_prior(
-    prior_HW: Floats32, pixels_N2: Floats, depth_N: Floats
-) -> tuple[Floats32, float]:
-    """The prior depth (H,W) times a smooth field of scales, and how sure that is.
+@dataclass(frozen=True)
+class ScaleField:
+    """Logarithms of the scales of a prior at nodes over the picture; None where it stays as it is.
 
-    pixels_N2: control points in px; depth_N: their depth in the reconstruction. Unknown (0)
-    stays unknown. Without a usable control point the prior is returned as it is. The second
-    value is the standard deviation of log depth: how far control points side by side differ.
+    sigma: standard deviation of log depth, how far control points side by side differ.
+    """
+
+    log_scale_hw: Floats32 | None
+    sigma: float
+
+    def scaled(self, prior_HW: Floats32) -> Floats32:
+        """The prior (H,W) in the scale of the reconstruction; unknown (0) stays unknown."""
+        if self.log_scale_hw is None:
+            return prior_HW.copy()
+        height, width = prior_HW.shape
+        scale_HW = np.exp(_resize(self.log_scale_hw, (width, height)))
+        return np.asarray(prior_HW * scale_HW, np.float32)
+
+
+def scale_field(prior_HW: Floats32, pixels_N2: Floats, depth_N: Floats) -> ScaleField:
+    """The smooth field of scales that takes a prior to the depth of its control points.
+
+    pixels_N2: control points in px; depth_N: their depth in the reconstruction.
     """
     height, width = prior_HW.shape
     x_N, y_N = np.rint(pixels_N2).astype(np.intp).T if len(pixels_N2) else np.zeros((2, 0), int)
@@ -37,14 +54,13 @@ def densify_with_prior(
     index = np.flatnonzero(inside_N)
     index = index[prior_HW[y_N[index], x_N[index]] > 0]
     if not len(index):
-        return prior_HW.copy(), UNSURE
+        return ScaleField(None, UNSURE)
     logarithm = np.log(depth_N[index] / prior_HW[y_N[index], x_N[index]])
     error = np.abs(logarithm - np.median(logarithm))
     kept = error <= OUTLIER * 1.4826 * np.median(error) + 1e-6
     control_K2, value_K = pixels_N2[index[kept]], logarithm[kept]
     field_hw = _interpolate(control_K2, value_K, (width, height))
-    scaled_HW = prior_HW * np.exp(_resize(field_hw, (width, height)))
-    return np.asarray(scaled_HW, np.float32), _spread(control_K2, value_K)
+    return ScaleField(field_hw, _spread(control_K2, value_K))
 
 
 def _spread(pixels_K2: Floats, value_K: Floats) -> float:

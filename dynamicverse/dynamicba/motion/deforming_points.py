@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import coo_matrix, csr_matrix, diags
-from scipy.sparse.linalg import cg
 from scipy.spatial import cKDTree
 
 Floats = npt.NDArray[np.float64]
@@ -34,7 +33,7 @@ REST_FRAMES = 8  # to either side: for so long a distance stays the same
 LENGTH_SIGMA = 0.05  # of a distance, besides the noise of its pixels
 NOISE_PX = 0.5
 LARGEST_STEP = 0.1  # of log depth
-CG_STEPS = 200
+CG_STEPS, CG_TOLERANCE = 200, 1e-3
 
 
 @dataclass(frozen=True)
@@ -90,12 +89,36 @@ def solve_deforming(rays: Rays, start_S: Floats, anchor_S: Floats, sigma_S: Floa
         H, g = _normal_equations(rays, terms, world_S3, log_S, rest_E, robust, stiff)
         difference_S = np.where(information_S > 0, log_S - np.log(anchor_S), 0.0)
         weight_S = information_S / (1 + difference_S**2 * information_S / robust**2)
-        system = (H + diags(weight_S + LEAST_INFORMATION) + whole_FS.T @ whole_FS).tocsr()
+        system = (H + diags(weight_S + LEAST_INFORMATION)).tocsr()
         right = -(g + weight_S * difference_S + whole_FS.T @ (whole_FS @ difference_S))
-        step, _ = cg(system, right, rtol=1e-3, maxiter=CG_STEPS, M=diags(1 / system.diagonal()))
+        step = _conjugate_gradients(system, whole_FS, right)
         log_S = log_S + np.clip(step, -LARGEST_STEP, LARGEST_STEP)
     world_S3 = rays.centre_S3 + np.exp(log_S)[:, None] * rays.ray_S3
     return Deforming(np.exp(log_S), _strain(terms, world_S3))
+
+
+def _conjugate_gradients(system: csr_matrix, whole_FS: csr_matrix, right_S: Floats) -> Floats:
+    """(system + wholeᵀ·whole)⁻¹·right, preconditioned by the diagonal.
+
+    The product of wholes would couple all points of a frame: it is applied, never formed.
+    """
+    whole_SF = whole_FS.T.tocsr()
+    inverse_S = 1 / (system.diagonal() + np.asarray(whole_SF.power(2).sum(1)).ravel())
+    found_S, left_S = np.zeros_like(right_S), right_S.copy()
+    enough = CG_TOLERANCE * float(np.linalg.norm(right_S))
+    along_S = inverse_S * left_S
+    rate = float(left_S @ along_S)
+    for _ in range(CG_STEPS):
+        if np.linalg.norm(left_S) <= enough:
+            break
+        product_S = system @ along_S + whole_SF @ (whole_FS @ along_S)
+        length = rate / float(along_S @ product_S)
+        found_S += length * along_S
+        left_S -= length * product_S
+        scaled_S = inverse_S * left_S
+        before, rate = rate, float(left_S @ scaled_S)
+        along_S = scaled_S + rate / before * along_S
+    return found_S
 
 
 def _whole(frame_S: Ints, known_S: Mask) -> csr_matrix:

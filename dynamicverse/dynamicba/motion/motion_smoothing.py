@@ -10,6 +10,7 @@ banded.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.linalg import solveh_banded
@@ -27,7 +28,8 @@ LEAST_CHANGE = 1e-5  # rad, and of the distance: of motion from frame to frame
 
 @dataclass(frozen=True)
 class Sightings:
-    """What holds the poses: points (S, 3) in the object's frame, seen in frames (S,).
+    """What holds the poses: points (S, 3) in the object's frame, seen in frames (S,),
+    ascending.
 
     focal: px. sigma: standard deviation of a pixel.
     """
@@ -66,9 +68,9 @@ def _information(o2w_F44: Floats, c2w_F44: Floats, seen: Sightings) -> Floats:
     pixel_S23 = pixel_S23 * (seen.focal / (seen.sigma * z))[:, None, None]
     J_S23 = pixel_S23 @ R_S33
     J_S26 = np.concatenate([-J_S23 @ hat(lever_S3), J_S23], 2)
-    information_F66 = np.zeros((len(o2w_F44), DOF, DOF))
-    np.add.at(information_F66, frame_S, np.swapaxes(J_S26, 1, 2) @ J_S26)
-    return information_F66
+    bounds = np.searchsorted(frame_S, np.arange(len(o2w_F44) + 1))
+    rows = [J_S26[a:b].reshape(-1, DOF) for a, b in pairwise(bounds)]
+    return np.stack([J_K6.T @ J_K6 for J_K6 in rows])
 
 
 def _smooth_run(o2w_R44: Floats, information_R66: Floats, c2w_R44: Floats) -> Floats:

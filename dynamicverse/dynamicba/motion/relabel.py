@@ -15,15 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from dynamicverse.dynamicba.bundle.blocks import Floats
+from dynamicverse.dynamicba.bundle.blocks import Floats, Indices
 from dynamicverse.dynamicba.bundle.solver import Structure
 from dynamicverse.dynamicba.cameras.graph import Mask, TrackGraph
 from dynamicverse.dynamicba.cameras.mapping import Tolerances
-from dynamicverse.dynamicba.cameras.triangulation import (
-    reprojection_errors,
-    triangulate,
-    triangulation_angles,
-)
+from dynamicverse.dynamicba.cameras.triangulation import agreement, triangulate
 from dynamicverse.dynamicba.motion.object_scale import Cameras, alike_tracks
 from dynamicverse.formats.tracks import Tracks
 
@@ -90,7 +86,7 @@ def relabel(
     static_N: tracks known to stand still; they keep their label.
     """
     doubtful_N = (tracks.instance_id_N > 0) | ~static_N
-    evidence = _evidence(alike_tracks(tracks, cameras), doubtful_N, cameras, tolerances)
+    evidence = _evidence(tracks, np.flatnonzero(doubtful_N), cameras, tolerances)
     seen_N = np.isfinite(evidence.share_N)
     wide_N = evidence.angle_N >= WIDE_ANGLE * tolerances.angle
     stands_N = seen_N & wide_N & (evidence.close_N >= STATIC_SHARE)
@@ -119,8 +115,9 @@ def relabel(
 
 
 def _evidence(
-    tracks: Tracks, doubtful_N: Mask, cameras: Cameras, tolerances: Tolerances
+    tracks: Tracks, doubtful_D: Indices, cameras: Cameras, tolerances: Tolerances
 ) -> _Evidence:
+    """Of all tracks (N); only the doubtful ones are looked at."""
     count = tracks.visibility_FN.shape[1]
     registered_F = np.isfinite(cameras.c2w_F44[:, 0, 0])
     frames = np.flatnonzero(registered_F)
@@ -135,27 +132,36 @@ def _evidence(
         np.zeros(count),
         np.full((count, 3), np.nan),
     )
-    graph = TrackGraph(replace(tracks, instance_id_N=np.zeros(count, np.int32)))
-    for first in range(0, count, BATCH):
-        batch_N = np.zeros(count, bool)
-        batch_N[first : first + BATCH] = doubtful_N[first : first + BATCH]
-        seen = graph.observations(frames, LEAST_FRAMES, batch_N)
-        if not len(seen):
+    for first in range(0, len(doubtful_D), BATCH):
+        part = doubtful_D[first : first + BATCH]
+        local = _some(tracks, part, cameras).observations(frames, LEAST_FRAMES)
+        if not len(local):
             continue
-        local = replace(seen, point_M=seen.point_M - first)
-        size = min(BATCH, count - first)
+        size = len(part)
         points = triangulate(local, structure, size, tolerances.loss_px, tolerances.device)
-        error = reprojection_errors(points, local, structure)
-        agrees = error < tolerances.inlier_px
-        close = np.bincount(local.point_M[error < CLOSE * tolerances.loss_px], minlength=size)
+        checked = agreement(points, local, structure, tolerances.inlier_px, tolerances.device)
+        agrees = checked.error_M < tolerances.inlier_px
+        close = np.bincount(
+            local.point_M[checked.error_M < CLOSE * tolerances.loss_px], minlength=size
+        )
         sightings = np.bincount(local.point_M, minlength=size)
         support = np.bincount(local.point_M[agrees], minlength=size)
-        part = slice(first, first + size)
         found.share_N[part] = np.where(sightings, support / np.maximum(sightings, 1), np.nan)
         found.close_N[part] = np.where(sightings, close / np.maximum(sightings, 1), np.nan)
-        found.angle_N[part] = triangulation_angles(local.select(agrees), structure, size)
+        found.angle_N[part] = checked.angle_N
         found.points_N3[part] = points
     return found
+
+
+def _some(tracks: Tracks, part_P: Indices, cameras: Cameras) -> TrackGraph:
+    """Some of the tracks, whatever their labels, as a camera of one focal length sees them."""
+    some = replace(
+        tracks,
+        tracks_FN2=tracks.tracks_FN2[:, part_P],
+        visibility_FN=tracks.visibility_FN[:, part_P],
+        instance_id_N=np.zeros(len(part_P), np.int32),
+    )
+    return TrackGraph(alike_tracks(some, cameras))
 
 
 def _moving_with(tracks: Tracks, astray_A: npt.NDArray[np.intp], labels_N: Ids) -> Ids:

@@ -1,0 +1,87 @@
+"""The masks of objects that were followed both ways, put together frame by frame."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from dynamicverse.backends.analysis import Labels
+
+
+class Joined:
+    """Collects scores in any order and gives labels in the order of the frames.
+
+    A pixel belongs to the surest object among those whose prompt was in an earlier frame or in
+    this one; where none claims it, to the surest among those prompted later.
+    """
+
+    def __init__(
+        self, starts: Sequence[int], count: int, size: tuple[int, int], device: torch.device
+    ) -> None:
+        """starts: the frame of each object's prompt; size: width and height of the labels."""
+        self._starts = sorted(starts)
+        self._count, self._size, self._device = count, size, device
+        self._waiting: dict[tuple[int, bool], list[tuple[int, Tensor]]] = {}
+        self._labels: dict[tuple[int, bool], Tensor] = {}
+        self._next = 0
+
+    def add(self, frame: int, earlier: bool, tracking_id: int, scores_HW: Tensor) -> None:
+        """earlier: the frame comes before the object's prompt. Scores above 0 are the object."""
+        key = (frame, earlier)
+        found = self._waiting.setdefault(key, [])
+        found.append((tracking_id, scores_HW))
+        if len(found) == self._expected(frame, earlier):
+            self._labels[key] = self._drawn(self._waiting.pop(key))
+
+    def ready(self) -> Iterator[tuple[int, Tensor]]:
+        """The next frames whose scores are complete, with their labels (H,W)."""
+        while self._next < self._count:
+            parts = [e for e in (False, True) if self._expected(self._next, e)]
+            if any((self._next, earlier) not in self._labels for earlier in parts):
+                return
+            label_HW = torch.zeros(self._size[::-1], dtype=torch.uint8, device=self._device)
+            for earlier in parts:
+                other_HW = self._labels.pop((self._next, earlier))
+                label_HW = torch.where(label_HW > 0, label_HW, other_HW)
+            yield self._next, label_HW
+            self._next += 1
+
+    def _expected(self, frame: int, earlier: bool) -> int:
+        before = bisect_right(self._starts, frame)
+        return len(self._starts) - before if earlier else before
+
+    def _drawn(self, found: list[tuple[int, Tensor]]) -> Tensor:
+        found.sort(key=lambda one: one[0])
+        scores_1OHW = torch.stack([scores_HW for _, scores_HW in found])[None].float()
+        scores_1OHW = interpolate(
+            scores_1OHW, self._size[::-1], mode="bilinear", align_corners=False
+        )
+        best_HW, owner_HW = scores_1OHW[0].max(dim=0)
+        ids_O = torch.tensor([i for i, _ in found], dtype=torch.uint8)
+        if best_HW.is_cuda:
+            ids_O = ids_O.pin_memory().to(best_HW.device, non_blocking=True)
+        return torch.where(best_HW > 0, ids_O[owner_HW], 0)
+
+
+class Coming:
+    """The labels (H,W) of a frame on their way from the device."""
+
+    def __init__(self, frame: int, label_HW: Tensor) -> None:
+        self._frame, self._host_HW = frame, label_HW
+        self._ready: torch.cuda.Event | None = None
+        if label_HW.is_cuda:
+            self._host_HW = torch.empty(label_HW.shape, dtype=torch.uint8, pin_memory=True)
+            self._host_HW.copy_(label_HW, non_blocking=True)
+            self._ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._ready.record()
+
+    def arrived(self) -> tuple[int, Labels]:
+        """The frame and its labels; waits for them."""
+        if self._ready is not None:
+            self._ready.synchronize()
+        return self._frame, np.asarray(self._host_HW.numpy(), np.uint8)
