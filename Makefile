@@ -72,8 +72,8 @@ images: setup  ## build the images with podman or docker; IMAGES="--tag e2e --to
 
 E2E ?=
 e2e: setup  ## end-to-end tests on the cluster of KUBECONFIG; E2E=options (docs/cluster.md)
-	$(BIN)/python -m pytest tests/e2e -p no:cacheprovider -n 6 --dist loadfile -m 'not alone' $(E2E)
-	$(BIN)/python -m pytest tests/e2e -p no:cacheprovider -m alone $(E2E)
+	$(BIN)/python -m pytest tests/e2e -p no:cacheprovider -n 6 --dist loadfile -m 'not alone' $(E2E) || [ $$? -eq 5 ]
+	$(BIN)/python -m pytest tests/e2e -p no:cacheprovider -m alone $(E2E) || [ $$? -eq 5 ]
 
 bench: setup build/bikes.mp4  ## speed and memory of the embedded pipeline on this machine
 	$(BIN)/python benchmarks/pipeline.py --clip build/bikes.mp4

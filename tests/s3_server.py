@@ -123,9 +123,9 @@ def _weed() -> str:
 
 
 # a server takes nine ports, and workers of xdist start theirs together: each has its own range,
-# below the one from which the system gives ports to connections
+# below the one from which the system gives ports to connections; so has each run of tests
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_PORTS = count(20_000 + 500 * _WORKER)
+_PORTS = count(20_000 + 500 * _WORKER + os.getpid() % 40 * 10)
 
 
 def _free_port(host: str) -> int:

@@ -54,7 +54,7 @@ def half(where: torch.device) -> torch.autocast:
 def fused(kind: str) -> ModuleType | None:
     """The fused kernels for a kind of device; None where they cannot run, PyTorch's own do then.
 
-    They need a GPU, Triton and a C compiler.
+    They need a GPU, Triton, a C compiler and Python's headers.
     """
     if kind != "cuda" or find_spec("triton") is None:
         return None
@@ -169,14 +169,17 @@ class Network:
     takes longer than some clips.
     """
 
-    def __init__(self, batch: int) -> None:
+    def __init__(self, batch: int, kernels: bool = False) -> None:
+        """kernels: the network has a use for fused ones."""
         self.notes: list[str] = []
         self._where = device()
         self.device = str(self._where)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
         self._batches = Batches(batch, self.notes, self._thread)
-        if self._where.type == "cuda" and fused("cuda") is None:
-            self.notes.append("slower than it could be: no Triton, or no C compiler for it")
+        if kernels and self._where.type == "cuda" and fused("cuda") is None:
+            self.notes.append(
+                "slower than it could be: no Triton, or no C compiler and Python headers for it"
+            )
 
 
 def _attempt(

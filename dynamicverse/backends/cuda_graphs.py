@@ -14,6 +14,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 MOST = 64  # graphs of one function: further shapes run as they are
+SCARCE = 8  # of the device's memory less than this part is free
 AFTER = 8  # runs of a shape; a capture takes as long as a few of them
 
 
@@ -30,6 +31,7 @@ class Graphed:
         self._seen: Counter[Any] = Counter()
         self._graphs: dict[Any, tuple[torch.cuda.CUDAGraph, list[torch.Tensor], Any]] = {}
         self._pool: Any = None
+        self._aside: Any = None  # one stream for all captures: the pool's blocks are bound to it
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         leaves, form = pytree.tree_flatten((arguments, named))
@@ -58,6 +60,7 @@ class Graphed:
         arguments, named = pytree.tree_unflatten(held, form)
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
+            self._aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         graph = torch.cuda.CUDAGraph()
         cached = torch.is_autocast_cache_enabled()
         torch.set_autocast_cache_enabled(False)  # a graph must not read what autocast drops
@@ -65,8 +68,10 @@ class Graphed:
             # not `torch.cuda.graph`: it empties the allocator's cache and collects garbage, which
             # takes longer than the capture
             torch.cuda.synchronize()
-            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            with torch.cuda.stream(aside):
+            free, total = torch.cuda.mem_get_info()
+            if free < total // SCARCE:  # while it captures, the allocator cannot free its cache
+                torch.cuda.empty_cache()
+            with torch.cuda.stream(self._aside):
                 # other threads go on decoding and copying meanwhile
                 graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
                 try:

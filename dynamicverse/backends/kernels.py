@@ -1,15 +1,17 @@
 """What PyTorch does in several passes over memory, in one: kernels of Triton.
 
-They need a GPU, the package `triton` (which PyTorch for CUDA brings) and a C compiler, with which
-Triton builds its launcher on first use. `usable` says whether those are here; what PyTorch itself
-computes is the same up to rounding, and a test holds the two together.
+They need a GPU, the package `triton` (which PyTorch for CUDA brings), and a C compiler and Python's
+headers, with which Triton builds its launcher on first use. `usable` says whether those are here;
+what PyTorch itself computes is the same up to rounding, and a test holds the two together.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import sysconfig
 from functools import cache
+from pathlib import Path
 
 import torch
 import triton  # type: ignore[import-untyped]
@@ -22,11 +24,13 @@ WARP = 256  # values of a row that one warp of threads handles
 
 @cache
 def usable() -> bool:
-    """Whether the kernels can run: a GPU and a C compiler, or Triton's interpreter."""
+    """Whether the kernels can run: a GPU, and what Triton compiles with; or its interpreter."""
     if os.environ.get("TRITON_INTERPRET") == "1":
         return True
-    compilers = (os.environ.get("CC") or "cc", "gcc", "clang")
-    return torch.cuda.is_available() and any(shutil.which(one) for one in compilers)
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    headers = Path(sysconfig.get_paths()["include"], "Python.h")
+    found = compiler is not None and shutil.which(compiler) is not None and headers.is_file()
+    return torch.cuda.is_available() and found
 
 
 def blended(corners_NyxK: Tensor, right_N: Tensor, down_N: Tensor) -> Tensor:

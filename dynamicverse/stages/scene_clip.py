@@ -18,7 +18,7 @@ Field = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]
 
 
 class SceneClip:
-    """Implements `ClipReader`; frames and flow are decoded one ahead. A context manager."""
+    """Implements `ClipReader`; frames and flow are decoded ahead. A context manager."""
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.timeout(1500)
 OUT = "s3://scenes/charts"
 CLAIM = "tiny-qwen"  # of the preset ci-cpu
 API_KEY = "only-for-tests"
+CPU = "400m"  # the weight of what all others here wait for
 ASKING = ("analysis", "captions")
 STAGES = "ingest,keyframes,analysis,segmentation,captions"
 SIZE = (320, 192)
@@ -96,6 +97,7 @@ def model_maker(image: str) -> dict[str, Any]:
         "image": image,
         "command": ["python3", "/maker/make.py", "/weights/tiny-qwen2.5-vl"],
         "env": [{"name": "OMP_NUM_THREADS", "value": "1"}],
+        "resources": {"requests": {"cpu": CPU}},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": [
             {"name": "weights", "mountPath": "/weights"},
@@ -143,7 +145,7 @@ def notes(
             "pdb.enabled": "true",
             "engine.maxModelLen": "16384",  # a token is a byte here
             "startup.periodSeconds": "2",
-            "resources.requests.cpu": "100m",
+            "resources.requests.cpu": CPU,
         },
         ROOT / "helm" / "vllm-qwen" / "presets" / "values-ci-cpu.yaml",
     )

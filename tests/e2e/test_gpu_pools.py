@@ -10,7 +10,7 @@ from harness import Kube, run, wait_for
 from program import dynamicverse
 from s3_server import S3
 
-PODS = 4
+PODS = 3
 
 
 @pytest.fixture(scope="module")

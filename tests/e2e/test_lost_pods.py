@@ -11,7 +11,7 @@ from harness import Kube, wait_for
 from program import dynamicverse
 from s3_server import S3
 
-COPIES = 3  # of every clip, so that a pod is busy for long enough to be caught at it
+COPIES = 2  # of every clip, so that a pod is busy for long enough to be caught at it
 
 
 @pytest.mark.parametrize("how", ["killed", "preempted"])

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from dynamicverse.backends.segmenter.joined import Coming, Joined
@@ -18,8 +19,9 @@ def _scores(*values: float) -> Any:
     return torch.tensor(values)[None]
 
 
-def test_labels_come_in_order_once_all_scores_of_a_frame_are_there() -> None:
-    joined = Joined([0, 1], 3, (3, 1), CPU)
+@pytest.mark.parametrize("packed", [False, True])
+def test_labels_come_in_order_once_all_scores_of_a_frame_are_there(packed: bool) -> None:
+    joined = Joined([0, 1], 3, (3, 1), CPU, packed)
     joined.add(1, False, 7, _scores(2, -1, -1))
     joined.add(2, False, 9, _scores(1, 1, 1))
     assert list(joined.ready()) == []

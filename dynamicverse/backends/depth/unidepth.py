@@ -43,7 +43,7 @@ class UniDepth(Network):
 
     def __init__(self, settings: DepthConfig, model: Any | None = None) -> None:
         """model: a `UniDepthV2`; None: from the pulled weights."""
-        super().__init__(BATCH)
+        super().__init__(BATCH, kernels=True)
         self._steps = Steps((_loaded() if model is None else model).to(self._where).eval())
         self._seen: list[tuple[torch.Tensor, Encoded]] = []
 
@@ -87,7 +87,10 @@ class UniDepth(Network):
             done += len(batch)
             return list(zip(download(depth_BHW), download(sure_BHW), strict=True))
 
-        return self._batches.run(frames, depth)
+        try:
+            yield from self._batches.run(frames, depth)
+        finally:
+            self._seen = []  # some gigabytes
 
     def _cameras(self, frames: list[Rgb]) -> list[npt.NDArray[np.float32]]:
         rgb_B3HW = upload(frames, self._where)

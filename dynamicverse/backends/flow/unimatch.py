@@ -48,7 +48,7 @@ class UniMatch(Network):
 
     def __init__(self, settings: KeyframesConfig, model: Any | None = None) -> None:
         """model: of ptlflow; None: with the pulled weights."""
-        super().__init__(BATCH)
+        super().__init__(BATCH, kernels=True)
         self._model = (self._loaded() if model is None else model).to(self._where).eval()
         self._tools = import_module(type(self._model).__module__)
         self._refine = None

@@ -5,12 +5,16 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from dynamicverse.backends.analysis import Labels
+
+Png = npt.NDArray[np.uint8]  # an encoded picture
 
 
 class Joined:
@@ -21,13 +25,22 @@ class Joined:
     """
 
     def __init__(
-        self, starts: Sequence[int], count: int, size: tuple[int, int], device: torch.device
+        self,
+        starts: Sequence[int],
+        count: int,
+        size: tuple[int, int],
+        device: torch.device,
+        packed: bool = False,
     ) -> None:
-        """starts: the frame of each object's prompt; size: width and height of the labels."""
+        """starts: the frame of each object's prompt; size: width and height of the labels.
+
+        packed: labels of frames before a prompt wait as PNG in the host's memory, for clips of
+        which the device could not hold all.
+        """
         self._starts = sorted(starts)
-        self._count, self._size, self._device = count, size, device
+        self._count, self._size, self._device, self._packed = count, size, device, packed
         self._waiting: dict[tuple[int, bool], list[tuple[int, Tensor]]] = {}
-        self._labels: dict[tuple[int, bool], Tensor] = {}
+        self._labels: dict[tuple[int, bool], Tensor | Png] = {}
         self._next = 0
 
     def add(self, frame: int, earlier: bool, tracking_id: int, scores_HW: Tensor) -> None:
@@ -36,7 +49,8 @@ class Joined:
         found = self._waiting.setdefault(key, [])
         found.append((tracking_id, scores_HW))
         if len(found) == self._expected(frame, earlier):
-            self._labels[key] = self._drawn(self._waiting.pop(key))
+            label_HW = self._drawn(self._waiting.pop(key))
+            self._labels[key] = _png(label_HW) if self._packed and earlier else label_HW
 
     def ready(self) -> Iterator[tuple[int, Tensor]]:
         """The next frames whose scores are complete, with their labels (H,W)."""
@@ -46,7 +60,8 @@ class Joined:
                 return
             label_HW = torch.zeros(self._size[::-1], dtype=torch.uint8, device=self._device)
             for earlier in parts:
-                other_HW = self._labels.pop((self._next, earlier))
+                other = self._labels.pop((self._next, earlier))
+                other_HW = other if isinstance(other, Tensor) else _read(other).to(self._device)
                 label_HW = torch.where(label_HW > 0, label_HW, other_HW)
             yield self._next, label_HW
             self._next += 1
@@ -66,6 +81,16 @@ class Joined:
         if best_HW.is_cuda:
             ids_O = ids_O.pin_memory().to(best_HW.device, non_blocking=True)
         return torch.where(best_HW > 0, ids_O[owner_HW], 0)
+
+
+def _png(label_HW: Tensor) -> Png:
+    done, png = cv2.imencode(".png", label_HW.cpu().numpy())
+    assert done  # in memory, of 8 bits
+    return np.asarray(png, np.uint8)
+
+
+def _read(png: Png) -> Tensor:
+    return torch.from_numpy(cv2.imdecode(png, cv2.IMREAD_UNCHANGED))
 
 
 class Coming:

@@ -50,7 +50,7 @@ class Sam2(Network):
 
     def __init__(self, settings: SegmentationConfig, model: Any | None = None) -> None:
         """model: a `Sam2VideoModel`; None: with the pulled weights."""
-        super().__init__(BATCH)
+        super().__init__(BATCH, kernels=True)
         self._dtype = torch.bfloat16 if self._where.type == "cuda" else torch.float32
         library = package("transformers", "sam2", INSTALL)
         if model is None:
@@ -73,16 +73,18 @@ class Sam2(Network):
 
         Where two objects claim a pixel, one that was prompted before has it, else the surer one.
         """
-        for t, label_HW in ahead(self._labels(clip, prompts_of(objects)), self._thread):
-            write_mask(t, label_HW)
-            progress(t + 1)
+        for found in ahead(self._labels(clip, prompts_of(objects)), self._thread):
+            if found is not None:
+                t, label_HW = found
+                write_mask(t, label_HW)
+                progress(t + 1)
 
     @torch.inference_mode()
-    def _labels(self, clip: ClipReader, prompts: Prompts) -> Iterator[tuple[int, Labels]]:
-        """The labels (H,W) of all frames, in order."""
+    def _labels(self, clip: ClipReader, prompts: Prompts) -> Iterator[tuple[int, Labels] | None]:
+        """The labels (H,W) of all frames, in order; None after each step, so that it can end."""
         count = len(clip)
         starts = [t for t, found in prompts.items() for _ in found]
-        joined = Joined(starts, count, clip.size, self._where)
+        joined = Joined(starts, count, clip.size, self._where, packed=count > HELD)
         coming: deque[Coming] = deque()
         held = count if count <= HELD else 2 * BATCH
         with Pictures(clip.rgb, count, self._encoded, BATCH, held) as pictures:
@@ -92,6 +94,7 @@ class Sam2(Network):
                     coming.append(Coming(t, label_HW))
                     if len(coming) > BEHIND:  # they come while the next are launched
                         yield coming.popleft().arrived()
+                yield None
             while coming:
                 yield coming.popleft().arrived()
 

@@ -70,7 +70,7 @@ class CoTracker3(Network):
 
     def __init__(self, settings: TracksConfig, models: tuple[Any, Any] | None = None) -> None:
         """models: offline and online; None: with the pulled weights."""
-        super().__init__(BATCH)
+        super().__init__(BATCH, kernels=True)
         self._settings = settings
         offline, online = _loaded() if models is None else models
         self._offline = offline.to(self._where).eval()

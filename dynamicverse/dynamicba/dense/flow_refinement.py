@@ -75,7 +75,11 @@ class FlowRefinement:
         with ThreadPoolExecutor(workers(), thread_name_prefix="flow") as pool:
             for pair in pairs[: self._ahead]:
                 pool.submit(self._flow, pair)
-            yield
+            try:
+                yield
+            except BaseException:  # what has not begun is not wanted any more
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def refine(self, frame: int, depth_HW: Floats32, ids_HW: Bytes, sigma: float) -> Floats32:
         """Depth (H,W), its static pixels corrected; 0 stays 0.
