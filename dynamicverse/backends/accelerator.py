@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -98,8 +98,13 @@ def download(values: torch.Tensor) -> npt.NDArray[np.float32]:
     return cast("npt.NDArray[np.float32]", host.numpy())
 
 
-def ahead(items: Iterable[Item], worker: ThreadPoolExecutor | None = None) -> Iterator[Item]:
+def ahead(
+    items: Iterable[Item], worker: ThreadPoolExecutor | None = None
+) -> Generator[Item, None, None]:
     """The same items; the next one is made in a thread while this one is used.
+
+    To be closed, also after an error: left to the garbage collector, which may run in a thread
+    that is just starting, its end waits for a lock that this thread holds.
 
     worker: an executor with one thread, for work that is dearer in a new one; None: a thread of
     its own.
@@ -135,9 +140,12 @@ class Batches:
 
         Raises torch.OutOfMemoryError when a single item does not fit.
         """
-        computed = self._computed(ahead(_batched(items, self.size)), compute)
-        for results in ahead(computed, self._worker):
-            yield from results
+        with (
+            closing(ahead(_batched(items, self.size))) as batches,
+            closing(ahead(self._computed(batches, compute), self._worker)) as computed,
+        ):
+            for results in computed:
+                yield from results
 
     def _computed(
         self, batches: Iterable[list[Item]], compute: Callable[[list[Item]], Sequence[Result]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
 
@@ -50,6 +51,23 @@ def test_one_item_that_does_not_fit_is_an_error() -> None:
 
     with pytest.raises(torch.OutOfMemoryError):
         list(Batches(2, []).run([1, 2], never))
+
+
+def test_an_error_leaves_no_thread_to_the_garbage_collector() -> None:
+    """It would end them in whichever thread it runs, and may wait there for ever."""
+    before = set(threading.enumerate())
+
+    def never(items: list[int]) -> list[int]:
+        raise torch.OutOfMemoryError("no")
+
+    gc.disable()
+    try:
+        with pytest.raises(torch.OutOfMemoryError) as held:  # holds the frames
+            list(Batches(1, []).run(range(9), never))
+        assert not [t for t in threading.enumerate() if t not in before and t.is_alive()]
+        del held
+    finally:
+        gc.enable()
 
 
 def test_ahead_makes_the_next_item_while_one_is_used() -> None:

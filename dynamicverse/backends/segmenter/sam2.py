@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,11 +74,13 @@ class Sam2(Network):
 
         Where two objects claim a pixel, one that was prompted before has it, else the surer one.
         """
-        for found in ahead(self._labels(clip, prompts_of(objects)), self._thread):
-            if found is not None:
-                t, label_HW = found
-                write_mask(t, label_HW)
-                progress(t + 1)
+        labels = self._labels(clip, prompts_of(objects))
+        with closing(ahead(labels, self._thread)) as coming:
+            for found in coming:
+                if found is not None:
+                    t, label_HW = found
+                    write_mask(t, label_HW)
+                    progress(t + 1)
 
     @torch.inference_mode()
     def _labels(self, clip: ClipReader, prompts: Prompts) -> Iterator[tuple[int, Labels] | None]:
