@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -67,9 +68,8 @@ class Sa2va:
         count, (width, height) = len(clip), clip.size
         labels_FHW = np.zeros((count, height, width), np.uint8)
         if objects.dynamic:
-            frames = [
-                self._pictures.fromarray(rgb) for rgb in ahead(clip.rgb(t) for t in range(count))
-            ]
+            with closing(ahead(clip.rgb(t) for t in range(count))) as read:
+                frames = [self._pictures.fromarray(rgb) for rgb in read]
             for item in objects.dynamic:
                 inside_FHW = self._mask(frames, item, labels_FHW.shape)
                 labels_FHW[inside_FHW & (labels_FHW == 0)] = item.tracking_id

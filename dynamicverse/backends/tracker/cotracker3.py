@@ -8,6 +8,7 @@ frames over a longer one. The package is not on PyPI; see INSTALL.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,14 +116,15 @@ class CoTracker3(Network):
         shape = tuple(self._offline.model_resolution)
         small = []
         size = (0, 0)
-        for frame in ahead(frames[t] for t in range(len(frames))):
-            size = (frame.shape[1], frame.shape[0])
-            image_13HW = upload([frame], self._where).float()
-            small.append(
-                torch.nn.functional.interpolate(
-                    image_13HW, shape, mode="bilinear", align_corners=True
-                ).half()
-            )
+        with closing(ahead(frames[t] for t in range(len(frames)))) as read:
+            for frame in read:
+                size = (frame.shape[1], frame.shape[0])
+                image_13HW = upload([frame], self._where).float()
+                small.append(
+                    torch.nn.functional.interpolate(
+                        image_13HW, shape, mode="bilinear", align_corners=True
+                    ).half()
+                )
         return torch.cat(small), size
 
     @torch.inference_mode()
