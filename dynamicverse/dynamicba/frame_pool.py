@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import Generic, TypeVar
 
+from dynamicverse.cores import workers
+
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
-
-MAX_WORKERS = 8  # more wait for the interpreter's lock more than they compute
-
-
-def workers() -> int:
-    """How many threads work on frames: one a core that this process may use."""
-    return min(MAX_WORKERS, len(os.sched_getaffinity(0)))
 
 
 def compute_device(wanted: str) -> str:

@@ -7,7 +7,6 @@ operations, and results come back in order, so that sums do not depend on timing
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,9 +14,10 @@ from typing import Protocol, TypeVar
 
 import torch
 
+from dynamicverse.cores import workers
+
 T = TypeVar("T")
 R = TypeVar("R")
-MAX_WORKERS = 8
 
 
 class Map(Protocol):
@@ -29,17 +29,17 @@ class Map(Protocol):
 @contextmanager
 def worker_threads(device: torch.device, blocks: int) -> Iterator[Map]:
     """A `map` over the cores this process may use; on a GPU and for one block the plain `map`."""
-    workers = min(MAX_WORKERS, len(os.sched_getaffinity(0)), blocks)
+    count = min(workers(), blocks)
     if device.type != "cpu":
         yield map
         return
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        if workers <= 1:
+        if count <= 1:
             yield map
             return
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield pool.map
     finally:
         torch.set_num_threads(before)

@@ -6,14 +6,14 @@ number of threads, and any inflater reads it.
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from dynamicverse.cores import workers
+
 BLOCK = 1 << 19  # bytes; shorter ones compress worse
 AHEAD = 10  # blocks in memory
-MAX_WORKERS = 8
 RAW = -15  # window bits: no header, no checksum
 
 
@@ -52,7 +52,7 @@ class ParallelDeflate:
 
 def compressors() -> ThreadPoolExecutor:
     """Threads for `ParallelDeflate`: one a core that this process may use."""
-    return ThreadPoolExecutor(min(MAX_WORKERS, len(os.sched_getaffinity(0))), "deflate")
+    return ThreadPoolExecutor(workers(), "deflate")
 
 
 def _block(data: bytearray, level: int) -> bytes:

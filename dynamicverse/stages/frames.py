@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -10,13 +9,14 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
+from dynamicverse.cores import workers
 from dynamicverse.errors import ArtifactError
 from dynamicverse.formats import images, scene_info
 from dynamicverse.scene import Scene
 
 Rgb = npt.NDArray[np.uint8]
 
-READERS = min(4, os.cpu_count() or 1)  # frames that are decoded at a time, ahead of the reader
+READERS = min(4, workers())  # frames that are decoded at a time, ahead of the reader
 AHEAD = 2 * READERS
 
 

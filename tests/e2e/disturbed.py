@@ -18,7 +18,7 @@ class Disturbed:
 
     def __init__(self, kube: Kube, s3: S3, source: str, root: str, shard_scenes: int = 2) -> None:
         self.kube, self.s3, self.root = kube, s3, root
-        self._fs = s3.fs()  # one for all: a new one costs a tenth of a second of a core
+        self._fs = s3.fs()  # one for all: each new one starts a client
         self.name = kube.submit(
             source=source, root=root, shard_scenes=shard_scenes, stages=",".join(STAGES)
         )

@@ -63,7 +63,7 @@ class Kube:
     def ask(self, group: str, path: str, **query: str) -> Any:
         """What the API server answers about a path below this namespace, e.g. `jobs/plan`.
 
-        For what is asked again and again: each call of kubectl costs a core 0.2 s.
+        For what is asked again and again: each call of kubectl starts a process.
         """
         url = f"/{group}/namespaces/{self.namespace}/{path}"
         found = _api().call_api(

@@ -8,10 +8,11 @@ from threading import Lock
 import numpy as np
 import pytest
 
+from dynamicverse.cores import workers
 from dynamicverse.dynamicba.bundle.lens import Lens, bend
 from dynamicverse.dynamicba.cameras.picture_lens import straight_rays
 from dynamicverse.dynamicba.dense.flow_refinement import FlowRefinement
-from dynamicverse.dynamicba.frame_pool import Kept, in_order, workers
+from dynamicverse.dynamicba.frame_pool import Kept, in_order
 from dynamicverse.geometry.lie import se3, so3_exp
 from dynamicverse.geometry.projection import image_centre, intrinsics
 

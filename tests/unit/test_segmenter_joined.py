@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def _counted(most: int) -> tuple[list[list[int]], Pictures[int]]:
 
 def test_pictures_are_encoded_once_in_the_direction_that_is_taken() -> None:
     batches, pictures = _counted(10)
-    with pictures:
+    with closing(pictures):
         assert [pictures(t, 1) for t in range(5, 10)] == [50, 60, 70, 80, 90]
         assert [pictures(t, -1) for t in range(6, -1, -1)] == [60, 50, 40, 30, 20, 10, 0]
     assert batches == [[5, 6, 7, 8], [9], [4, 3, 2, 1], [0]]
@@ -65,7 +66,7 @@ def test_pictures_are_encoded_once_in_the_direction_that_is_taken() -> None:
 
 def test_pictures_hold_no_more_than_they_may() -> None:
     batches, pictures = _counted(4)
-    with pictures:
+    with closing(pictures):
         assert [pictures(t, 1) for t in range(10)] == [10 * t for t in range(10)]
         assert pictures(0, 1) == 0
     assert batches[-1] == [0, 1, 2, 3]

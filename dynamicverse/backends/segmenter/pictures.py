@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -15,7 +14,7 @@ Found = TypeVar("Found")
 
 
 class Pictures(Generic[Found]):
-    """What `encode` makes of frames; those to come are read in a thread. A context manager.
+    """What `encode` makes of frames; those to come are read in a thread; to be closed.
 
     encode: of some frames in order, in parts. batch: frames that it gets at a time. most: what
     of them is held, the oldest going first.
@@ -35,15 +34,8 @@ class Pictures(Generic[Found]):
         self._reading: dict[int, Future[Rgb]] = {}
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
 
-    def __enter__(self) -> Pictures[Found]:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Read no more."""
         self._reader.shutdown(cancel_futures=True)
 
     def __call__(self, frame: int, step: int) -> Found:

@@ -90,7 +90,7 @@ class Sam2(Network):
         joined = Joined(starts, count, clip.size, self._where, packed=count > HELD)
         coming: deque[Coming] = deque()
         held = count if count <= HELD else 2 * BATCH
-        with Pictures(clip.rgb, count, self._encoded, BATCH, held) as pictures:
+        with closing(Pictures(clip.rgb, count, self._encoded, BATCH, held)) as pictures:
             turns = self._at_once if count <= HELD else self._there_and_back
             for _ in turns(_Clip(clip.size, count, prompts, pictures, joined)):
                 for t, label_HW in joined.ready():

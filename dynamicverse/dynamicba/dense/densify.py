@@ -7,7 +7,6 @@ confirms stays unknown (0), and so do moving objects.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamicverse.config import DenseConfig
+from dynamicverse.cores import workers
 from dynamicverse.dynamicba.cameras.picture_lens import PictureLens
 from dynamicverse.dynamicba.dense.agreement import DepthView, agree
 from dynamicverse.dynamicba.dense.semiglobal import aggregate, winner
@@ -36,7 +36,6 @@ MIN_HYPOTHESES = 16
 STEP_PX = 1.0  # motion between hypotheses in the neighbour that moves most
 MASK_MARGIN = 2  # px of the working resolution around moving objects that are not matched
 FILLED_CONFIDENCE = 0.05
-MAX_WORKERS = 8
 
 
 class Frames(Protocol):
@@ -95,13 +94,13 @@ class Densifier:
         self._settings = settings
         self._frames, self._scratch = frames, scratch
         self._c2w_F44, self._K_F33 = c2w_F44, K_F33
-        kept = 2 * settings.reach + 2 + MAX_WORKERS
+        kept = 2 * settings.reach + 2 + workers()
         self._picture = lru_cache(kept)(self._load_picture)
         self._found = lru_cache(kept)(self._load_found)
 
     def match(self, views: Sequence[View], progress: Callable[[int, int], None]) -> None:
         """First pass: search the depth of every view, on all cores."""
-        with ThreadPoolExecutor(min(MAX_WORKERS, len(os.sched_getaffinity(0)))) as pool:
+        with ThreadPoolExecutor(workers()) as pool:
             for done, _ in enumerate(pool.map(self._match, views)):
                 progress(done + 1, len(views))
         self._picture.cache_clear()

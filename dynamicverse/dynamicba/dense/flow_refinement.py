@@ -17,8 +17,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from dynamicverse.cores import workers
 from dynamicverse.dynamicba.cameras.picture_lens import straight_rays
-from dynamicverse.dynamicba.frame_pool import Kept, workers
+from dynamicverse.dynamicba.frame_pool import Kept
 
 Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
