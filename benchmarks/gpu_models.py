@@ -16,6 +16,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,41 @@ def sam2() -> Any:
     return Sam2(SegmentationConfig(), transformers.Sam2VideoModel(config))
 
 
+@cache
+def sam3() -> Any:
+    import transformers
+
+    config = transformers.Sam3VideoConfig(score_threshold_detection=0.0, det_nms_thresh=0.0)
+    return random_sam3(config, transformers.Sam3ImageProcessor())
+
+
+def random_sam3(config: Any, images: Any) -> Any:
+    """Takes the surest detection of a name for an instance: random weights are sure of none."""
+    import transformers
+
+    from dynamicverse.backends.segmenter.sam3 import Sam3
+
+    model = transformers.Sam3VideoModel(config)
+    model.new_det_thresh = model.assoc_iou_thresh = 0.0  # after the first frame it is the same
+    model.hotstart_delay = 0  # and stays
+    detect = model.run_detection
+
+    def surest(**given: Any) -> Any:
+        return {
+            name: {key: value[found["scores"].argmax()][None] for key, value in found.items()}
+            for name, found in detect(**given).items()
+        }
+
+    model.run_detection = surest
+    words = {"<|startoftext|>": 0, "<|endoftext|>": 1} | {f"{i}</w>": 2 + i for i in range(10)}
+    processor = transformers.Sam3VideoProcessor(
+        image_processor=images,
+        video_processor=transformers.Sam2VideoVideoProcessor(),
+        tokenizer=transformers.CLIPTokenizer(vocab=words, merges=[]),
+    )
+    return Sam3(SegmentationConfig(), model, processor)
+
+
 def stream_depth(backend: Any, frames: list[Any]) -> int:
     backend.intrinsics(iter(frames))
     return sum(1 for _ in backend.stream(iter(frames), CAMERA))
@@ -201,7 +237,8 @@ def track(backend: Any, frames: list[Any]) -> int:
     return int(backend.track(frames, lambda done: None).frame_count)
 
 
-def segment(backend: Any, frames: list[Any]) -> int:
+def segment(backend: Any, frames: list[Any], named: bool = False) -> int:
+    """Three objects with boxes; named: with names alone, so that no box is followed besides."""
     from dynamicverse.formats.objects import DynamicObject, DynamicObjects, Position
 
     class Clip:
@@ -215,14 +252,17 @@ def segment(backend: Any, frames: list[Any]) -> int:
 
     found = [
         DynamicObject(
-            name=f"object {i}",
-            category="unknown",
+            name=str(i),
+            category="other" if named else "unknown",
             tracking_id=i,
             reasoning="",
             confidence=None,
-            position=[Position(frame=at, box=[100.0 * i, 100.0, 100.0 * i + 90, 300.0])],
+            position=[
+                Position(frame=at, box=[100.0 * i, 100.0, 100.0 * i + 90, 300.0])
+                for at in ([] if named else [start])
+            ],
         )
-        for i, at in ((1, 0), (2, 0), (3, len(frames) // 2))
+        for i, start in ((1, 0), (2, 0), (3, len(frames) // 2))
     ]
     objects = DynamicObjects(dynamic=found, static_scene=False, camera_motion="unknown", notes=[])
     masks: list[int] = []
@@ -241,6 +281,8 @@ MODELS: dict[str, tuple[Callable[[], Any], Callable[[Any, list[Any]], int]]] = {
     "cotracker3-offline": (lambda: cotracker3("offline"), track),
     "cotracker3-online": (lambda: cotracker3("online"), track),
     "sam2": (sam2, segment),
+    "sam3-names": (sam3, lambda backend, frames: segment(backend, frames, named=True)),
+    "sam3-boxes": (sam3, segment),
 }
 
 

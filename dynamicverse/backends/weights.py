@@ -190,6 +190,27 @@ REGISTRY: dict[str, Weights] = {
                 ),
             ),
         ),
+        Weights(
+            "sam3",
+            "sam3",
+            "facebook/sam3",
+            "3c879f39826c281e95690f02c7821c4de09afae7",
+            "SAM License (no military, nuclear or weapons use; gated)",
+            (
+                File("config.json"),
+                File("processor_config.json"),
+                File("tokenizer.json"),
+                File("tokenizer_config.json"),
+                File("special_tokens_map.json"),
+                File("vocab.json"),
+                File("merges.txt"),
+                File(
+                    "model.safetensors",
+                    "6d06f0a5f84e435071fe6603e61d0b4cc7b40e0d39d487cfd4d67d8cc11cc14a",
+                    3_439_938_512,
+                ),
+            ),
+        ),
         Weights("sa2va", "sa2va", "ByteDance/Sa2VA-8B", MAIN, "MIT", ()),
         Weights(
             "dam", "dam", "nvidia/DAM-3B-Video", MAIN, "NVIDIA non-commercial (research only)", ()

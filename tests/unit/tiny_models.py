@@ -188,3 +188,86 @@ def sam2() -> Any:
         memory_fuser_intermediate_dim=128,
     )
     return transformers.Sam2VideoModel(config)
+
+
+def sam3() -> tuple[Any, Any]:
+    """A small SAM 3 for video, for pictures of 112 px, and its processor.
+
+    It takes everything for what it was asked for: three instances a name.
+    """
+    transformers = real("transformers")
+    torch = real("torch")
+    torch.manual_seed(0)
+    vision = {
+        "backbone_config": {
+            "model_type": "sam3_vit_model",
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 112,
+            "patch_size": 14,
+            "window_size": 4,
+            "global_attn_indexes": [1],
+            "pretrain_image_size": 56,
+        },
+        "fpn_hidden_size": 128,
+        "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
+    }
+    small = {"hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 16}
+    detector = transformers.Sam3Config(
+        vision_config=vision,
+        text_config={
+            "vocab_size": 100,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "projection_dim": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 32,
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+            "pad_token_id": 1,
+        },
+        geometry_encoder_config={**small, "num_layers": 1},
+        detr_encoder_config={**small, "num_layers": 1},
+        detr_decoder_config={**small, "num_layers": 1, "num_queries": 3},
+        mask_decoder_config={"hidden_size": 128, "num_attention_heads": 2},
+    )
+    tracker = transformers.Sam3TrackerVideoConfig(
+        vision_config=vision,
+        prompt_encoder_config={"hidden_size": 128, "image_size": 112, "mask_input_channels": 4},
+        mask_decoder_config={
+            "hidden_size": 128,
+            "mlp_dim": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "iou_head_hidden_dim": 8,
+        },
+        memory_attention_hidden_size=128,
+        memory_attention_num_layers=1,
+        memory_attention_feed_forward_hidden_size=16,
+        memory_attention_rope_feat_sizes=[8, 8],
+        memory_encoder_hidden_size=128,
+        memory_encoder_output_channels=64,
+        mask_downsampler_embed_dim=128,
+        memory_fuser_embed_dim=128,
+        memory_fuser_intermediate_dim=16,
+    )
+    config = transformers.Sam3VideoConfig(
+        detector_config=detector,
+        tracker_config=tracker,
+        low_res_mask_size=32,
+        score_threshold_detection=0.0,
+        new_det_thresh=0.0,
+    )
+    config.image_size = 112  # reaches the nested configurations only like this
+    letters = {letter: 3 + i for i, letter in enumerate("abcdefghijklmnopqrstuvwxyz0123456789")}
+    ends = {f"{letter}</w>": 50 + i for i, letter in enumerate(letters)}
+    special = {"<|startoftext|>": 0, "<|endoftext|>": 1}
+    processor = transformers.Sam3VideoProcessor(
+        image_processor=transformers.Sam3ImageProcessor(size={"height": 112, "width": 112}),
+        video_processor=transformers.Sam2VideoVideoProcessor(size={"height": 112, "width": 112}),
+        tokenizer=transformers.CLIPTokenizer(vocab=special | letters | ends, merges=[]),
+    )
+    return transformers.Sam3VideoModel(config), processor
