@@ -130,6 +130,7 @@ class Watch:
             self.took[event.stage] = event
             if torch.cuda.is_available():
                 self.peak[event.stage] = torch.cuda.max_memory_allocated()
+            print(json.dumps(self.row(event.stage)), flush=True)
 
     @contextlib.contextmanager
     def sampling(self) -> Iterator[None]:
@@ -220,7 +221,8 @@ class _Bearable:
             yield self._cut(first), self._cut(second) if both_ways else second
 
     def _cut(self, values: Any) -> Any:
-        return np.clip(np.nan_to_num(values), *self._range).astype(np.float32)
+        least, most = (np.float32(value) for value in self._range)
+        return np.fmax(np.fmin(values, most), least)  # what is not a number is `most`
 
 
 def tiny_backend(kind: str, name: str, settings: Any, vlm: Any = None) -> Any:
@@ -315,8 +317,6 @@ def main() -> None:
         "warnings": watch.warnings,
     }
     options.out.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
-    for row in rows:
-        print(json.dumps(row))
     print(json.dumps({key: value for key, value in report.items() if key != "rows"}, indent=1))
 
 

@@ -87,15 +87,44 @@ def upload(frames: Sequence[Rgb], where: torch.device) -> torch.Tensor:
     return stacked_BHW3.to(where, non_blocking=True).permute(0, 3, 1, 2)
 
 
+class Coming:
+    """Tensors on their way from the device, as arrays of single precision or booleans.
+
+    From a GPU they come through pinned memory, which is several times as fast, and which the
+    arrays keep. Made where the tensors were computed; the next may be launched meanwhile.
+    """
+
+    def __init__(self, *values: torch.Tensor) -> None:
+        self._ready: torch.cuda.Event | None = None
+        self._host = [self._sent(one if one.dtype == torch.bool else one.float()) for one in values]
+        if any(one.is_cuda for one in values):
+            self._ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._ready.record()
+
+    def arrived(self) -> list[npt.NDArray[Any]]:
+        """The arrays; waits for them."""
+        if self._ready is not None:
+            self._ready.synchronize()
+        return [host.numpy() for host in self._host]
+
+    def rows(self) -> Iterator[Any]:
+        """A tuple of the first rows of all, then one of the second ones, …
+
+        Waits for them when the first is read.
+        """
+        yield from zip(*self.arrived(), strict=True)
+
+    def _sent(self, values: torch.Tensor) -> torch.Tensor:
+        values = values.detach()
+        if not values.is_cuda:
+            return values
+        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        return host.copy_(values, non_blocking=True)
+
+
 def download(values: torch.Tensor) -> npt.NDArray[np.float32]:
-    """A tensor as a float32 array; from a GPU through pinned memory, which is several times as
-    fast, and which the array keeps."""
-    values = values.detach().float()
-    if not values.is_cuda:
-        return cast("npt.NDArray[np.float32]", values.numpy())
-    host = torch.empty(values.shape, dtype=torch.float32, pin_memory=True)
-    host.copy_(values)
-    return cast("npt.NDArray[np.float32]", host.numpy())
+    """A tensor as a float32 array; see `Coming`."""
+    return cast("npt.NDArray[np.float32]", Coming(values.float()).arrived()[0])
 
 
 def ahead(
@@ -134,11 +163,13 @@ class Batches:
         self._notes, self._worker = notes, worker
 
     def run(
-        self, items: Iterable[Item], compute: Callable[[list[Item]], Sequence[Result]]
+        self, items: Iterable[Item], compute: Callable[[list[Item]], Iterable[Result]]
     ) -> Iterator[Result]:
         """One result an item, in order; `compute` gives the results of a list of items.
 
-        Raises torch.OutOfMemoryError when a single item does not fit.
+        They are read here while the next are computed: if they are still on their way from the
+        device (`Coming.rows`), it does not wait for that. Raises torch.OutOfMemoryError when a
+        single item does not fit.
         """
         with (
             closing(ahead(_batched(items, self.size))) as batches,
@@ -148,14 +179,14 @@ class Batches:
                 yield from results
 
     def _computed(
-        self, batches: Iterable[list[Item]], compute: Callable[[list[Item]], Sequence[Result]]
-    ) -> Iterator[Sequence[Result]]:
+        self, batches: Iterable[list[Item]], compute: Callable[[list[Item]], Iterable[Result]]
+    ) -> Iterator[Iterable[Result]]:
         for batch in batches:
             yield from self.parts(batch, compute)
 
     def parts(
-        self, items: Sequence[Item], compute: Callable[[list[Item]], Sequence[Result]]
-    ) -> Iterator[Sequence[Result]]:
+        self, items: Sequence[Item], compute: Callable[[list[Item]], Iterable[Result]]
+    ) -> Iterator[Iterable[Result]]:
         """`compute` on parts of the items that fit, in order."""
         start = 0
         while start < len(items):
@@ -191,8 +222,8 @@ class Network:
 
 
 def _attempt(
-    items: list[Item], compute: Callable[[list[Item]], Sequence[Result]]
-) -> Sequence[Result] | None:
+    items: list[Item], compute: Callable[[list[Item]], Iterable[Result]]
+) -> Iterable[Result] | None:
     """The results, or None when memory ran out; then nothing holds on to the tensors."""
     try:
         with torch.inference_mode():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,16 @@ HEAD_BYTES = 1 << 18  # a JPEG may carry a profile and a thumbnail before its si
 TAIL_BYTES = 64  # a JPEG may be padded with zeros
 # pixels a byte: each 8x8 block takes one bit at the very least
 JPEG_RATIO = 512
+# run lengths after the difference to the left: three times as fast as level 1, and flat pictures
+# become smaller
+PNG_ENCODING = (
+    cv2.IMWRITE_PNG_COMPRESSION,
+    1,
+    cv2.IMWRITE_PNG_STRATEGY,
+    cv2.IMWRITE_PNG_STRATEGY_RLE,
+    cv2.IMWRITE_PNG_FILTER,
+    cv2.IMWRITE_PNG_FILTER_SUB,
+)
 # start-of-frame markers: baseline, extended, progressive
 _SOF = (0xC0, 0xC1, 0xC2)
 
@@ -66,7 +77,7 @@ def write_jpeg(path: Path, rgb_HW3: NDArray[np.uint8], quality: int = 95) -> Non
 
 def write_png(path: Path, rgb_HW3: NDArray[np.uint8]) -> None:
     """Write an 8-bit RGB PNG."""
-    _write(path, rgb_HW3, ".png", [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    _write(path, rgb_HW3, ".png", PNG_ENCODING)
 
 
 def validate(path: Path, width: int, height: int, thorough: bool = False) -> None:
@@ -78,7 +89,7 @@ def validate(path: Path, width: int, height: int, thorough: bool = False) -> Non
         read_rgb(path)
 
 
-def _write(path: Path, rgb_HW3: NDArray[np.uint8], suffix: str, options: list[int]) -> None:
+def _write(path: Path, rgb_HW3: NDArray[np.uint8], suffix: str, options: Sequence[int]) -> None:
     if rgb_HW3.ndim != 3 or rgb_HW3.shape[2] != 3 or rgb_HW3.dtype != np.uint8 or not rgb_HW3.size:
         raise invalid(path, f"a picture is (H,W,3) uint8, not {rgb_HW3.shape} {rgb_HW3.dtype}")
     if max(rgb_HW3.shape[:2]) > 65500:

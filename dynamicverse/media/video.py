@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +15,7 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from dynamicverse.cores import available
 from dynamicverse.errors import InputError, Reason
 from dynamicverse.media.files import ends_early, require_readable
 from dynamicverse.media.refused import refused_size
@@ -171,7 +171,7 @@ class VideoReader:
             self.limits.check_size(self.path, codec.width, codec.height)
         codec.options = {"max_pixels": str(self.limits.max_pixels)}
         codec.thread_type = "AUTO"
-        codec.thread_count = min(DECODE_THREADS, os.cpu_count() or 1)
+        codec.thread_count = min(DECODE_THREADS, available())
         return stream
 
     def _decode(self) -> Iterator[Any]:

@@ -15,6 +15,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from numpy.typing import NDArray
 
 from dynamicverse.errors import MissingModelError
+from dynamicverse.formats.atomic import temporary_beside
 
 TIME_BASE = Fraction(1, 90_000)  # the usual clock of video: 24, 25, 30, 29.97 are whole ticks
 BT709 = 1  # matrix, primaries and transfer (ITU-T H.273)
@@ -44,7 +45,7 @@ class VideoWriter:
     ) -> None:
         self.path = path
         self.width, self.height = width, height
-        self._temporary = path.with_name(path.name + ".tmp")
+        self._temporary = temporary_beside(path)
         self._interval = 1.0 / rate
         self._count = 0
         self._last_pts = -1

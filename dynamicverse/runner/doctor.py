@@ -13,6 +13,7 @@ from importlib.util import find_spec
 
 from dynamicverse import __version__, backends
 from dynamicverse.backends import weights
+from dynamicverse.cores import available
 from dynamicverse.errors import MissingModelError
 
 PACKAGES = {  # distribution → module, of what the core needs
@@ -46,7 +47,7 @@ def examine() -> list[Finding]:
     found = [Finding("program", "dynamicverse", True, __version__)]
     found.append(Finding("program", "python", True, platform.python_version()))
     found.extend(_packages())
-    found.append(Finding("machine", "processors", True, str(os.cpu_count())))
+    found.append(Finding("machine", "processors", True, str(available())))
     found.append(_gpu())
     free = shutil.disk_usage(".").free
     found.append(Finding("machine", "disk", free > 1 << 30, f"{free / 1e9:.1f} GB free here"))

@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from dynamicverse.cores import available
 from dynamicverse.errors import ConfigError, DynamicVerseError, Reason, reason_of
 from dynamicverse.runner import plan as planning
 from dynamicverse.runner import quarantine
@@ -101,7 +102,7 @@ class LocalRunner:
     def _spawn(self, index: int, count: int, scratch: Path | None) -> _Child:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        threads = max(1, len(os.sched_getaffinity(0)) // count) if _has_affinity() else 1
+        threads = max(1, available() // count)
         with _environment({name: str(threads) for name in THREAD_VARIABLES}):
             process = context.Process(
                 target=_child,
@@ -270,10 +271,6 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def _has_affinity() -> bool:
-    return hasattr(os, "sched_getaffinity")
 
 
 def _mine(scratch: Path | None, index: int) -> Path | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +17,27 @@ from dynamicverse.formats import images, scene_info
 from dynamicverse.scene import Scene
 
 Rgb = npt.NDArray[np.uint8]
+Read = TypeVar("Read")
 
 READERS = min(4, workers())  # frames that are decoded at a time, ahead of the reader
 AHEAD = 2 * READERS
+
+
+def read_ahead(read: Callable[[int], Read], count: int) -> Generator[Read, None, None]:
+    """read(0) … read(count - 1), several at a time in threads; at most AHEAD + 1 are held.
+
+    To be closed, unless it is read to its end.
+    """
+    with ThreadPoolExecutor(READERS, thread_name_prefix="read") as readers:
+        coming = deque(readers.submit(read, t) for t in range(min(AHEAD, count)))
+        try:
+            for following in range(AHEAD, AHEAD + count):
+                found = coming.popleft().result()
+                if following < count:
+                    coming.append(readers.submit(read, following))
+                yield found
+        finally:
+            readers.shutdown(cancel_futures=True)
 
 
 class SceneFrames:

@@ -7,7 +7,6 @@ each frame scores by the flow to the next frame, and the best scores win.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from dynamicverse import backends
 from dynamicverse.backends.flow import Flow
 from dynamicverse.backends.flow.consistency import consistency
 from dynamicverse.config import Config, KeyframesConfig
+from dynamicverse.cores import available
 from dynamicverse.formats import flow_png, keyframe_info
 from dynamicverse.formats.atomic import atomic_path
 from dynamicverse.formats.keyframe_info import KeyframeInfo
@@ -30,7 +30,7 @@ from dynamicverse.stages.base import Stage, StageContext
 from dynamicverse.stages.frames import SceneFrames
 
 WRITERS = min(
-    8, max(2, (os.cpu_count() or 2) // 2)
+    8, max(2, available() // 2)
 )  # pairs that are checked and compressed while the next flow is computed
 PERCENTILES = {"median": 50, "p75": 75, "p90": 90, "p95": 95}
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -26,11 +24,12 @@ from dynamicverse.formats.objects import DynamicObjects
 from dynamicverse.scene import Scene
 from dynamicverse.stages import asking
 from dynamicverse.stages.base import Stage, StageContext
+from dynamicverse.stages.behind import Behind
 from dynamicverse.stages.mask_pictures import MaskPictures
 from dynamicverse.stages.scene_clip import SceneClip
 
 Ids = npt.NDArray[np.uint8]
-BEHIND = 64  # frames that drawing may lag: their masks are on disk
+BEHIND = 64  # masks that wait to be written: a segmenter may give many at once
 
 
 def run(scene: Scene, context: StageContext) -> None:
@@ -43,19 +42,22 @@ def run(scene: Scene, context: StageContext) -> None:
     with ExitStack() as held:
         clip = held.enter_context(SceneClip(scene))
         count = len(clip)
-        draw = held.enter_context(_Drawing(scene)) if context.config.segmentation.visuals else None
+        pictures = None
+        if context.config.segmentation.visuals:
+            info = scene_info.read(scene.scene_json)
+            pictures = held.enter_context(MaskPictures(scene, info))
 
-        def write_mask(frame: int, ids_HW: Ids) -> None:
+        def store(frame: int, ids_HW: Ids) -> None:
             masks.write(scene.mask(frame), ids_HW)
             statistics.add(frame, ids_HW)
-            if draw is not None:
-                draw(frame)
+            if pictures is not None:
+                pictures.add(frame, ids_HW)
 
         context.backend.segment(
             clip,
             found,
             lambda frame: _coarse(scene, frame),
-            write_mask,
+            held.enter_context(Behind(store, BEHIND, "masks")),
             lambda done: context.progress(done, count),
         )
     for missing in (o for o in found.dynamic if o.tracking_id not in statistics.objects):
@@ -67,41 +69,6 @@ def run(scene: Scene, context: StageContext) -> None:
         "objects": len(statistics.objects),
         "coverage": round(statistics.coverage, 5),
     }
-
-
-class _Drawing:
-    """Draws the pictures of the masks behind the segmenter; a context manager.
-
-    Leaving it waits for the last one. Raises what drawing raised.
-    """
-
-    def __init__(self, scene: Scene) -> None:
-        self._pending: deque[Future[None]] = deque()
-        with ExitStack() as held:
-            info = scene_info.read(scene.scene_json)
-            self._pictures = held.enter_context(MaskPictures(scene, info))
-            self._worker = held.enter_context(ThreadPoolExecutor(1, "draw"))
-            self._held = held.pop_all()
-
-    def __enter__(self) -> _Drawing:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with self._held:
-            if error is not None:
-                self._worker.shutdown(cancel_futures=True)
-            while self._pending and error is None:
-                self._pending.popleft().result()
-
-    def __call__(self, frame: int) -> None:
-        self._pending.append(self._worker.submit(self._pictures.add, frame))
-        if len(self._pending) > BEHIND:
-            self._pending.popleft().result()
 
 
 def _coarse(scene: Scene, frame: int) -> Ids | None:
@@ -136,15 +103,15 @@ class Statistics:
     def add(self, frame: int, ids_HW: Ids) -> None:
         self.frames += 1
         self.pixels += ids_HW.size
-        areas = np.bincount(ids_HW.ravel(), minlength=1)
-        self.covered += ids_HW.size - int(areas[0])
-        for i in (int(i) for i in np.flatnonzero(areas) if i):
-            inside_HW = ids_HW == i
-            rows, columns = np.flatnonzero(inside_HW.any(1)), np.flatnonzero(inside_HW.any(0))
+        for i in sorted(masks.present(ids_HW)):
+            inside_HW = (ids_HW == i).view(np.uint8)
+            area = cv2.countNonZero(inside_HW)
+            x, y, width, height = cv2.boundingRect(inside_HW)
+            self.covered += area
             seen = self.objects.setdefault(i, _Seen(frame, frame))
             seen.last = frame
-            seen.areas.append(int(areas[i]))
-            seen.box_sum_4 += (columns[0], rows[0], columns[-1], rows[-1])
+            seen.areas.append(area)
+            seen.box_sum_4 += (x, y, x + width - 1, y + height - 1)
 
     def labels(self, found: DynamicObjects) -> InstanceLabels:
         """The objects of the analysis that have pixels; raises KeyError for an unknown id."""
@@ -191,7 +158,7 @@ def load(config: Config) -> Any:
 
 STAGE = Stage(
     name="segmentation",
-    version=1,
+    version=2,
     reads=("scene_json", "rgb", "analysis", "motion", "flow"),
     writes=("masks", "segmentation"),
     settings=settings,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from dynamicverse.formats import masks, tracks
 from dynamicverse.scene import Scene
 from dynamicverse.stages import asking
 from dynamicverse.stages.base import Stage, StageContext
-from dynamicverse.stages.frames import SceneFrames
+from dynamicverse.stages.frames import SceneFrames, read_ahead
 
 UNKNOWN = -1  # the instance of a track where there are no masks
 
@@ -75,19 +76,16 @@ def instances(found: TrackSet, scene: Scene) -> npt.NDArray[np.int32]:
     if not scene.files("masks"):
         return np.full(len(found), UNKNOWN, np.int32)
     votes_NL = np.zeros((len(found), 1), np.int32)
-    seen = np.flatnonzero(found.visible_M)
-    frame_M, track_M = found.frame_M, found.track_M
-    by_frame = seen[np.argsort(frame_M[seen], kind="stable")]
-    ends = np.searchsorted(frame_M[by_frame], np.arange(found.frame_count), side="right")
-    for frame, rows in enumerate(np.split(by_frame, ends[:-1])):
-        labels_HW = masks.read(scene.mask(frame))
-        height, width = labels_HW.shape
-        x, y = np.rint(found.positions_M2[rows]).astype(np.int64).T
-        labels = labels_HW[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)]
-        missing = int(labels.max(initial=0)) + 1 - votes_NL.shape[1]
-        if missing > 0:
-            votes_NL = np.pad(votes_NL, ((0, 0), (0, missing)))
-        votes_NL[track_M[rows], labels] += 1  # a track has one sample a frame
+    with closing(read_ahead(lambda t: masks.read(scene.mask(t)), found.frame_count)) as read:
+        for frame, labels_HW in enumerate(read):
+            track_K, sample_K = found.visible_in(frame)
+            height, width = labels_HW.shape
+            x_K, y_K = np.rint(found.positions_M2[sample_K]).astype(np.int64).T
+            labels_K = labels_HW[np.clip(y_K, 0, height - 1), np.clip(x_K, 0, width - 1)]
+            missing = int(labels_K.max(initial=0)) + 1 - votes_NL.shape[1]
+            if missing > 0:
+                votes_NL = np.pad(votes_NL, ((0, 0), (0, missing)))
+            votes_NL[track_K, labels_K] += 1  # a track has one sample a frame
     most_N = votes_NL.max(axis=1)
     tied_N = (votes_NL == most_N[:, None]).sum(axis=1) > 1
     return np.where(tied_N, 0, votes_NL.argmax(axis=1)).astype(np.int32)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import gc
 import itertools
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
-from dynamicverse.backends.accelerator import Batches, ahead, package, upload
+from dynamicverse.backends.accelerator import Batches, Coming, ahead, package, upload
 from dynamicverse.errors import MissingModelError
 
 
@@ -23,6 +24,27 @@ def test_results_come_in_order_and_in_batches() -> None:
 
     assert list(Batches(4, []).run(range(10), square)) == [i * i for i in range(10)]
     assert sizes == [4, 4, 2]
+
+
+def test_results_are_waited_for_while_the_next_are_computed() -> None:
+    begun = [threading.Event() for _ in range(3)]
+
+    def compute(items: list[int]) -> Iterator[int]:
+        begun[items[0]].set()
+        return arriving(items[0])
+
+    def arriving(i: int) -> Iterator[int]:
+        assert begun[min(i + 1, 2)].wait(5)
+        yield i
+
+    assert list(Batches(1, []).run(range(3), compute)) == [0, 1, 2]
+
+
+def test_rows_of_several_tensors_come_together() -> None:
+    first, second = torch.arange(4).view(2, 2), torch.tensor([True, False])
+    rows = list(Coming(first, second).rows())
+    assert [(a.tolist(), bool(b)) for a, b in rows] == [([0, 1], True), ([2, 3], False)]
+    assert rows[0][0].dtype == np.float32
 
 
 def test_out_of_memory_halves_the_batch_for_good_and_says_so() -> None:

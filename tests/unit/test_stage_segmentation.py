@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
+import numpy.typing as npt
 import pytest
 from motion_layers import Layer, LayeredClip, iou, with_list
 from moving_clips import run_stage
 from scene_tree import write_tree
 
+from dynamicverse.errors import MissingModelError
 from dynamicverse.formats import images, labels, masks, objects, validate_artifact
 from dynamicverse.formats.objects import DynamicObject, DynamicObjects
 from dynamicverse.scene import Scene
 from dynamicverse.stages.mask_pictures import KINDS, draw
 from dynamicverse.stages.segmentation import Statistics
 
+Ids = npt.NDArray[np.uint8]
 LATER = ("analysis", "segmentation", "tracks", "reconstruction")
 CLIP = LayeredClip(
     5,
@@ -140,6 +146,65 @@ def test_an_object_without_pixels_is_said_and_left_out(tmp_path: Path) -> None:
     assert "moving object 3" in recorder.warnings[0]
     assert [n.id for n in labels.read(scene.instance_labels).instances] == [1, 2]
     assert context.facts["objects"] == 2
+
+
+class KnownMasks:
+    """A segmenter that gives these masks; `last` is called after the last one."""
+
+    def __init__(self, given: list[Ids], last: Callable[[], None]) -> None:
+        self.given, self.last = given, last
+
+    def segment(self, clip: Any, found: Any, coarse: Any, write: Any, progress: Any) -> None:
+        for t, mask in enumerate(self.given):
+            write(t, mask)
+            progress(t + 1)
+        self.last()
+
+
+def test_a_segmenter_does_not_wait_for_files_and_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, write = threading.Event(), masks.write
+
+    def waiting(path: Path, mask: Ids) -> None:
+        assert given.wait(10)
+        write(path, mask)
+
+    scene = scene_of(tmp_path, CLIP, 1, 2)
+    monkeypatch.setattr(masks, "write", waiting)
+    run_stage("segmentation", scene, backend=KnownMasks(list(CLIP.masks), given.set))
+    valid(scene)
+    assert [np.array_equal(masks.read(scene.mask(t)), m) for t, m in enumerate(CLIP.masks)] == (
+        [True] * 5
+    )
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_what_the_segmenter_raises_is_what_the_stage_raises(tmp_path: Path, count: int) -> None:
+    """Also before the first frame, when the videos that are given up have none; no file of
+    theirs stays."""
+
+    def broken() -> None:
+        raise MissingModelError("no weights")
+
+    scene = scene_of(tmp_path, CLIP, 1, 2)
+    with pytest.raises(MissingModelError, match="no weights"):
+        run_stage("segmentation", scene, backend=KnownMasks(list(CLIP.masks[:count]), broken))
+    videos = scene.segmentation_video("masks").parent
+    assert not list(videos.iterdir())
+
+
+def test_a_picture_that_cannot_be_written_stops_the_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, rgb: Any) -> None:
+        raise OSError("no space left")
+
+    scene = scene_of(tmp_path, CLIP, 1, 2)
+    monkeypatch.setattr(images, "write_png", full)
+    with pytest.raises(OSError, match="no space"):
+        run_stage("segmentation", scene)
+    assert not list(scene.segmentation_video("masks").parent.iterdir())
 
 
 def test_the_same_scene_gives_the_same_bytes(tmp_path: Path) -> None:

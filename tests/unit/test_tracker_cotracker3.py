@@ -46,7 +46,10 @@ def test_grid_covers_the_picture_evenly() -> None:
 def test_points_are_followed_from_every_seed_frame_both_ways(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cotracker3, "features", lambda model, clip: [clip.float()[None]])
+    monkeypatch.setattr(cotracker3, "FRAMES_AT_ONCE", 3)
+    monkeypatch.setattr(
+        cotracker3, "features", lambda model, parts: [torch.cat(list(parts)).float()[None]]
+    )
     monkeypatch.setattr(cotracker3, "tables", lambda model, levels: None)
     monkeypatch.setattr(cotracker3, "follow", _moving)
     settings = TracksConfig(backend="cotracker3", grid_size=4, interval=3)
@@ -118,7 +121,7 @@ def test_the_loop_gives_what_the_offline_network_gives(reverse: bool) -> None:
     expected = [one[0] for one in model(seen[None], asked[None], iters=3)[:3]]
     assert expected[0].diff(dim=0).abs().mean() > 1  # px: the points move at all
     cotracker_steps.use_fused_attention(model)
-    levels = cotracker_steps.features(model, video)
+    levels = cotracker_steps.features(model, [video[:2], video[2:]])
     tables = cotracker_steps.tables(model, levels)
     found = cotracker_steps.follow(model, levels, tables, queries, 3, reverse)
     for ours, theirs in zip(found, expected, strict=True):

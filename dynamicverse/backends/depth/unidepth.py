@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from dynamicverse.backends import BackendInfo, weights
-from dynamicverse.backends.accelerator import Network, download, package, upload
+from dynamicverse.backends.accelerator import Coming, Network, package, upload
 from dynamicverse.backends.depth import Depth, Rgb
 from dynamicverse.backends.depth.unidepth_steps import Encoded, Steps
 from dynamicverse.config import DepthConfig
@@ -45,12 +44,12 @@ class UniDepth(Network):
         """model: a `UniDepthV2`; None: from the pulled weights."""
         super().__init__(BATCH, kernels=True)
         self._steps = Steps((_loaded() if model is None else model).to(self._where).eval())
-        self._seen: list[tuple[torch.Tensor, Encoded]] = []
+        self._seen: list[tuple[Rgb, Encoded]] = []
 
     def intrinsics(self, frames: Iterator[Rgb]) -> PriorIntrinsics | None:
         """First pass: the mean of the cameras that the model sees in the frames."""
         self._seen = []
-        K_F33 = np.array(list(self._batches.run(frames, self._cameras)), np.float64)
+        K_F33 = np.array([K_33 for (K_33,) in self._batches.run(frames, self._cameras)], np.float64)
         if not len(K_F33):
             return None
         K = K_F33.mean(axis=0)
@@ -75,38 +74,38 @@ class UniDepth(Network):
         K[0, 2], K[1, 2] = camera.cx + HALF_PIXEL, camera.cy + HALF_PIXEL
         done = 0
 
-        def depth(batch: list[Rgb]) -> list[tuple[Depth, Depth]]:
+        def depth(batch: list[Rgb]) -> Iterator[Any]:
             nonlocal done
             rgb_B3HW = upload(batch, self._where)
-            encoded = self._known(done, rgb_B3HW) or self._steps.encode(rgb_B3HW)
+            encoded = self._known(done, batch) or self._steps.encode(rgb_B3HW)
             depth_BHW, error_BHW = self._steps.depth(encoded, rgb_B3HW, K)
             sure_BHW = (1 / error_BHW).clamp(0, 1)
             known_BHW = torch.isfinite(depth_BHW) & (depth_BHW > 0)
             depth_BHW = torch.where(known_BHW, depth_BHW, 0)
             sure_BHW = torch.where(known_BHW, sure_BHW, 0)
             done += len(batch)
-            return list(zip(download(depth_BHW), download(sure_BHW), strict=True))
+            return Coming(depth_BHW, sure_BHW).rows()
 
         try:
             yield from self._batches.run(frames, depth)
         finally:
             self._seen = []  # some gigabytes
 
-    def _cameras(self, frames: list[Rgb]) -> list[npt.NDArray[np.float32]]:
+    def _cameras(self, frames: list[Rgb]) -> Iterator[Any]:
         rgb_B3HW = upload(frames, self._where)
         encoded = self._steps.encode(rgb_B3HW)
         K_B33 = self._steps.cameras(encoded, rgb_B3HW)
         room = HELD - len(self._seen)
         for b in range(min(len(frames), room)):
-            self._seen.append((rgb_B3HW[b], encoded.part(b, b + 1)))
-        return list(download(K_B33))
+            self._seen.append((frames[b], encoded.part(b, b + 1)))
+        return Coming(K_B33).rows()
 
-    def _known(self, start: int, rgb_B3HW: torch.Tensor) -> Encoded | None:
+    def _known(self, start: int, frames: list[Rgb]) -> Encoded | None:
         """What the first pass made of these frames, if it saw the same."""
-        seen = self._seen[start : start + len(rgb_B3HW)]
-        if len(seen) < len(rgb_B3HW) or seen[0][0].shape != rgb_B3HW.shape[1:]:
+        seen = self._seen[start : start + len(frames)]
+        if len(seen) < len(frames):
             return None
-        if not torch.equal(torch.stack([rgb_3HW for rgb_3HW, _ in seen]), rgb_B3HW):
+        if not all(np.array_equal(f, known) for f, (known, _) in zip(frames, seen, strict=True)):
             return None
         return Encoded.joined([encoded for _, encoded in seen])
 

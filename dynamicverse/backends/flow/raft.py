@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from dynamicverse.backends import BackendInfo, weights
-from dynamicverse.backends.accelerator import Network, download, package, upload
+from dynamicverse.backends.accelerator import Coming, Network, package, upload
 from dynamicverse.backends.flow import Flow, Rgb
 from dynamicverse.config import KeyframesConfig
 
@@ -44,7 +44,7 @@ class Raft(Network):
         """Forward and backward flow (H,W,2) px of every pair of consecutive frames."""
         return self._batches.run(pairwise(frames), self._flow)
 
-    def _flow(self, pairs: list[tuple[Rgb, Rgb]]) -> list[tuple[Flow, Flow]]:
+    def _flow(self, pairs: list[tuple[Rgb, Rgb]]) -> Iterator[tuple[Flow, Flow]]:
         first_B3HW = upload([a for a, _ in pairs], self._where).float() / 127.5 - 1
         second_B3HW = upload([b for _, b in pairs], self._where).float() / 127.5 - 1
         height, width = first_B3HW.shape[2:]
@@ -53,11 +53,13 @@ class Raft(Network):
         return both(flow_S2HW[..., :height, :width])
 
 
-def both(flow_S2HW: torch.Tensor) -> list[tuple[Flow, Flow]]:
-    """Pairs of fields (H,W,2) from the forward flows of a batch followed by the backward ones."""
-    flow_SHW2 = download(flow_S2HW.permute(0, 2, 3, 1).contiguous())
-    count = len(flow_SHW2) // 2
-    return list(zip(flow_SHW2[:count], flow_SHW2[count:], strict=True))
+def both(flow_S2HW: torch.Tensor) -> Iterator[tuple[Flow, Flow]]:
+    """Pairs of fields (H,W,2) from the forward flows of a batch followed by the backward ones.
+
+    Waits for them when the first is read.
+    """
+    forward_BHW2, backward_BHW2 = flow_S2HW.permute(0, 2, 3, 1).contiguous().chunk(2)
+    return Coming(forward_BHW2, backward_BHW2).rows()
 
 
 def _padded(image_B3HW: torch.Tensor) -> torch.Tensor:

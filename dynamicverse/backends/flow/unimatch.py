@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import import_module
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import torch
@@ -61,12 +61,12 @@ class UniMatch(Network):
         """Forward and backward flow (H,W,2) px of every pair of consecutive frames."""
         return self._batches.run(pairwise(frames), self._flow)
 
-    def _flow(self, pairs: list[tuple[Rgb, Rgb]]) -> list[tuple[Flow, Flow]]:
+    def _flow(self, pairs: list[tuple[Rgb, Rgb]]) -> Iterator[tuple[Flow, Flow]]:
         fit = max(1, int(MOST_BYTES / volume_bytes(*pairs[0][0].shape[:2])))
         starts = range(0, len(pairs), fit)
-        return [flow for start in starts for flow in self._solved(pairs[start : start + fit])]
+        return chain.from_iterable([self._solved(pairs[start : start + fit]) for start in starts])
 
-    def _solved(self, pairs: list[tuple[Rgb, Rgb]]) -> list[tuple[Flow, Flow]]:
+    def _solved(self, pairs: list[tuple[Rgb, Rgb]]) -> Iterator[tuple[Flow, Flow]]:
         frames = [pairs[0][0], *(second for _, second in pairs)]
         bgr_F3HW = upload(frames, self._where).flip(1).float() / 255
         flows = consecutive_flow(self._model, self._tools, self._refine, bgr_F3HW)

@@ -102,12 +102,17 @@ class Sam2(Network):
                 yield coming.popleft().arrived()
 
     def _at_once(self, clip: _Clip) -> Iterator[None]:
-        """All objects take a step in both directions at a time; yields after each."""
-        passes = [one for t in sorted(clip.prompts) for one in self._prompted(clip, t, 1)]
+        """All objects take a step at a time; yields after each.
+
+        Back first: then frames are complete from the beginning on, while the objects go forth.
+        """
+        both = [one for t in sorted(clip.prompts) for one in self._prompted(clip, t, 1)]
         yield
-        while passes := [one for one in passes if 0 <= one.at + one.step < clip.count]:
-            self._advance(clip, passes)
-            yield
+        for step in (-1, 1):
+            passes = [one for one in both if one.step == step]
+            while passes := [one for one in passes if 0 <= one.at + one.step < clip.count]:
+                self._advance(clip, passes)
+                yield
 
     def _there_and_back(self, clip: _Clip) -> Iterator[None]:
         """From the last prompt to the first frame, then through the clip; yields after each."""

@@ -7,20 +7,22 @@ frames over a longer one. The package is not on PyPI; see INSTALL.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.functional import interpolate
 
 from dynamicverse.backends import BackendInfo, weights
 from dynamicverse.backends.accelerator import (
+    Coming,
     Network,
+    Rgb,
     ahead,
-    download,
     half,
     package,
     upload,
@@ -33,7 +35,7 @@ from dynamicverse.backends.tracker.cotracker_steps import (
     tables,
     use_fused_attention,
 )
-from dynamicverse.backends.tracker.trackset import Samples, assemble
+from dynamicverse.backends.tracker.trackset import followed, joined
 from dynamicverse.config import TracksConfig
 
 COMMIT = "82e02e8029753ad4ef13cf06be7f4fc5facdda4d"
@@ -44,15 +46,7 @@ OFFLINE_WINDOW, ONLINE_WINDOW = 60, 16  # frames that the models were trained wi
 MAX_OFFLINE = 120  # frames; the online model takes longer clips
 OFFLINE_VISIBLE, ONLINE_VISIBLE = 0.9, 0.6  # thresholds of the model's own predictors
 BATCH = 3000  # points at a time
-
-
-@dataclass(frozen=True)
-class _Followed:
-    """A point in all frames: positions (F,2) px, visible (F), confidence (F)."""
-
-    positions_F2: npt.NDArray[np.float32]
-    visible_F: npt.NDArray[np.bool_]
-    confidence_F: npt.NDArray[np.float32]
+FRAMES_AT_ONCE = 32  # through the feature network
 
 
 class CoTracker3(Network):
@@ -86,50 +80,61 @@ class CoTracker3(Network):
         Memory: 50 MB of the device for each frame (online 1.2 MB), 20 bytes for each visible
         sample.
         """
-        count = len(frames)
-        online = self._settings.cotracker3 == "online" or (
-            self._settings.cotracker3 == "auto" and count > MAX_OFFLINE
-        )
-        video, size = self._video(frames)
-        seen = video if online else self._features(video)
+        first_HW3, count = frames[0], len(frames)
+        rgb = chain([first_HW3], (frames[t] for t in range(1, count)))
+        size = (first_HW3.shape[1], first_HW3.shape[0])
         points_S2 = grid(size, self._settings.grid_size)
-        samples: list[Samples] = []
-        query_frames = list(range(0, count, self._settings.interval))
-
-        for turn, start in enumerate(query_frames):
-
-            def follow(
-                points: list[npt.NDArray[np.float32]], start: int = start
-            ) -> list[_Followed]:
-                return self._follow(seen, size, np.array(points), start, online)
-
-            first = turn * len(points_S2)
-            for found in self._batches.parts(list(points_S2), follow):
-                samples += _samples(found, first)
-                first += len(found)
-            progress(count * (turn + 1) // len(query_frames))
-        query_I = np.repeat(np.array(query_frames, np.int32), len(points_S2))
-        return assemble(samples, query_I, count, size)
-
-    def _video(self, frames: FrameReader) -> tuple[torch.Tensor, tuple[int, int]]:
-        """The clip (F,3,H,W) on the device in the model's size, and its size in pixels."""
-        shape = tuple(self._offline.model_resolution)
-        small = []
-        size = (0, 0)
-        with closing(ahead(frames[t] for t in range(len(frames)))) as read:
-            for frame in read:
-                size = (frame.shape[1], frame.shape[0])
-                image_13HW = upload([frame], self._where).float()
-                small.append(
-                    torch.nn.functional.interpolate(
-                        image_13HW, shape, mode="bilinear", align_corners=True
-                    ).half()
-                )
-        return torch.cat(small), size
+        queries = range(0, count, self._settings.interval)
+        found: list[TrackSet] = []
+        done = 0
+        seeded = self._seeded(rgb, count, size, queries, points_S2)
+        with closing(ahead(seeded, self._thread)) as coming:
+            for query, points in coming:  # the network goes on while these are put together
+                positions_FN2, visible_FN, sure_FN = points.arrived()
+                found.append(followed(query, positions_FN2, visible_FN, sure_FN, size))
+                done += visible_FN.shape[1]
+                progress(count * done // (len(queries) * len(points_S2)))
+        return joined(found)
 
     @torch.inference_mode()
-    def _features(self, video_F3HW: torch.Tensor) -> tuple[Any, Any]:
-        levels = features(self._offline, video_F3HW)
+    def _seeded(
+        self,
+        rgb: Iterable[Rgb],
+        count: int,
+        size: tuple[int, int],
+        queries: Iterable[int],
+        points_S2: npt.NDArray[np.float32],
+    ) -> Iterator[tuple[int, Coming]]:
+        """Seed frames, each with points from there: positions (F,N,2) px, whether they are visible
+        (F,N), and confidence (F,N)."""
+        mode = self._settings.cotracker3
+        online = mode == "online" or (mode == "auto" and count > MAX_OFFLINE)
+        with closing(ahead(self._small(rgb))) as parts:
+            seen = torch.cat(list(parts)) if online else self._features(parts)
+        for query in queries:
+
+            def follow(points: list[npt.NDArray[np.float32]], query: int = query) -> list[Coming]:
+                return [self._follow(seen, size, np.array(points), query, online)]
+
+            for (found,) in self._batches.parts(list(points_S2), follow):
+                yield query, found
+
+    def _small(self, rgb: Iterable[Rgb]) -> Iterator[torch.Tensor]:
+        """Parts (f,3,H,W) of the clip on the device, in the model's size."""
+        shape = tuple(self._offline.model_resolution)
+        part: list[torch.Tensor] = []
+        for frame_HW3 in rgb:
+            image_13HW = upload([frame_HW3], self._where).float()
+            small_13HW = interpolate(image_13HW, shape, mode="bilinear", align_corners=True)
+            part.append(small_13HW.half())
+            if len(part) == FRAMES_AT_ONCE:
+                yield torch.cat(part)
+                part = []
+        if part:
+            yield torch.cat(part)
+
+    def _features(self, parts: Iterable[torch.Tensor]) -> tuple[Any, Any]:
+        levels = features(self._offline, parts)
         return levels, tables(self._offline, levels)
 
     def _follow(
@@ -139,7 +144,7 @@ class CoTracker3(Network):
         points_N2: npt.NDArray[np.float32],
         start: int,
         online: bool,
-    ) -> list[_Followed]:
+    ) -> Coming:
         """The points of frame `start` in all frames: forwards from there, and backwards.
 
         seen: the clip (F,3,H,W) for the online model, its features for the offline one.
@@ -162,9 +167,7 @@ class CoTracker3(Network):
         shown_FN = shown_FN & ((position_FN2 >= 0) & (position_FN2 <= edge_2)).all(-1)
         position_FN2[start] = torch.from_numpy(points_N2).to(self._where)
         shown_FN[start] = True
-        positions, sure = download(position_FN2), download(sure_FN)
-        shown = shown_FN.cpu().numpy()
-        return [_Followed(positions[:, n], shown[:, n], sure[:, n]) for n in range(len(points_N2))]
+        return Coming(position_FN2, shown_FN, sure_FN)
 
     def _queries(
         self,
@@ -213,18 +216,6 @@ def grid(size: tuple[int, int], grid_size: int) -> npt.NDArray[np.float32]:
         (np.arange(max(1, round(n / side))) + 0.5) * n / max(1, round(n / side)) - 0.5 for n in size
     )
     return np.stack(np.meshgrid(x, y), -1).reshape(-1, 2).astype(np.float32)
-
-
-def _samples(found: Sequence[_Followed], first: int) -> list[Samples]:
-    """The visible positions, frame by frame; ids count from `first`."""
-    positions_NF2 = np.stack([one.positions_F2 for one in found])
-    visible_NF = np.stack([one.visible_F for one in found])
-    confidence_NF = np.stack([one.confidence_F for one in found])
-    rows = [np.flatnonzero(visible_N) for visible_N in visible_NF.T]
-    return [
-        Samples(t, row + first, positions_NF2[row, t], confidence_NF[row, t])
-        for t, row in enumerate(rows)
-    ]
 
 
 def _loaded() -> tuple[Any, Any]:

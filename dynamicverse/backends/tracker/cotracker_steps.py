@@ -12,7 +12,7 @@ single precision. A test holds this to the network's own loop.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,7 +31,6 @@ from torch.nn.functional import (
 from dynamicverse.backends.accelerator import fuse_norms, fused, half
 from dynamicverse.backends.cuda_graphs import Graphed
 
-FRAMES_AT_ONCE = 32  # through the feature network
 PADDED = 64  # comparisons of a window, of which (2r+1)² are used
 WAVES = 10  # octaves of the encoding of motion
 
@@ -60,10 +59,13 @@ def _attention(
     return told
 
 
-def features(model: Any, video_F3HW: Tensor) -> list[Tensor]:
-    """Unit features (1,F,C,h,w) of a clip in 0..255, of all levels, the finest first."""
+def features(model: Any, parts: Iterable[Tensor]) -> list[Tensor]:
+    """Unit features (1,F,C,h,w) of a clip in 0..255, of all levels, the finest first.
+
+    parts: (f,3,H,W) of the clip, one after the other; they see the network one by one.
+    """
     found = []
-    for part_f3HW in torch.split(video_F3HW, FRAMES_AT_ONCE):
+    for part_f3HW in parts:
         with half(part_f3HW.device):
             map_fChw = model.fnet(part_f3HW.float() / 127.5 - 1)
         found.append(normalize(map_fChw.float(), dim=1, eps=1e-6))

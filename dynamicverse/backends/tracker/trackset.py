@@ -64,7 +64,16 @@ class TrackSet:
 
     def visible_count_N(self) -> npt.NDArray[np.int64]:
         """In how many frames each track is visible."""
-        return np.bincount(self.track_M[self.visible_M], minlength=len(self)).astype(np.int64)
+        so_far_M1 = np.concatenate([[0], np.cumsum(self.visible_M, dtype=np.int64)])
+        return np.diff(so_far_M1[self.offsets_N1])
+
+    def visible_in(self, frame: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The tracks that are visible in a frame, ascending, and their samples there."""
+        since_N = frame - self.first_N
+        track_K = np.flatnonzero((since_N >= 0) & (since_N < self.length_N))
+        sample_K = self.offsets_N1[track_K] + since_N[track_K]
+        seen_K = self.visible_M[sample_K]
+        return track_K[seen_K], sample_K[seen_K]
 
     def select(self, keep: npt.NDArray[np.int64]) -> TrackSet:
         """The tracks with the given indices, in that order."""
@@ -144,6 +153,55 @@ def assemble(
         position_V2[source_M],
         visible_M,
         np.where(visible_M, confidence_V[source_M], np.float32(0.0)),
+    )
+
+
+def followed(
+    query: int,
+    positions_FN2: npt.NDArray[np.float32],
+    visible_FN: npt.NDArray[np.bool_],
+    confidence_FN: npt.NDArray[np.float32],
+    size: tuple[int, int],
+) -> TrackSet:
+    """What `assemble` makes of points, all seeded in frame `query`, that are known in every frame.
+
+    A point that is never visible has no track.
+    """
+    frames = len(visible_FN)
+    seen_NF = np.ascontiguousarray(visible_FN.T[visible_FN.any(axis=0)])
+    point_N = np.flatnonzero(visible_FN.any(axis=0))
+    first_N = seen_NF.argmax(axis=1)
+    last_N = frames - 1 - seen_NF[:, ::-1].argmax(axis=1)
+    frame_F = np.arange(frames)
+    spans_NF = (frame_F >= first_N[:, None]) & (frame_F <= last_N[:, None])
+    latest_NF = np.maximum.accumulate(np.where(seen_NF, frame_F, 0), axis=1)
+    source_M = latest_NF[spans_NF]  # the latest frame in which it was visible
+    point_M = np.repeat(point_N, last_N - first_N + 1)
+    visible_M = seen_NF[spans_NF]
+    return TrackSet(
+        frames,
+        size,
+        np.full(len(point_N), query, np.int32),
+        first_N.astype(np.int32),
+        np.concatenate([[0], np.cumsum(last_N - first_N + 1)]).astype(np.int64),
+        positions_FN2[source_M, point_M],
+        visible_M,
+        np.where(visible_M, confidence_FN[source_M, point_M], np.float32(0.0)),
+    )
+
+
+def joined(parts: Sequence[TrackSet]) -> TrackSet:
+    """The tracks of one clip, from the first part to the last; there is one part at least."""
+    lengths = np.concatenate([part.length_N for part in parts])
+    return TrackSet(
+        parts[0].frame_count,
+        parts[0].size,
+        np.concatenate([part.query_N for part in parts]),
+        np.concatenate([part.first_N for part in parts]),
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        np.concatenate([part.positions_M2 for part in parts]),
+        np.concatenate([part.visible_M for part in parts]),
+        np.concatenate([part.confidence_M for part in parts]),
     )
 
 
