@@ -17,6 +17,7 @@ from pathlib import Path
 
 MAX_NAME = 100
 KEY_FRAMES = "key_frames"  # the folder beside the datasets
+UNFINISHED = ".tmp"  # how names of files end while they are written (formats/atomic.py)
 
 
 @dataclass(frozen=True)
@@ -237,6 +238,6 @@ class Scene:
         ]
 
     def files(self, artifact: str) -> list[Path]:
-        """The files of an artifact that exist, sorted by path."""
+        """The files of an artifact that exist, whole, sorted by path."""
         found = {p for pattern in self.patterns(artifact) for p in self.root.glob(pattern)}
-        return sorted(p for p in found if p.is_file())
+        return sorted(p for p in found if p.is_file() and p.suffix != UNFINISHED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -72,6 +73,12 @@ def within(*arguments: str) -> Result:
             signal.signal(signal.SIGTERM, on_sigterm)
     assert isinstance(code, int | None), code
     return Result(code or 0, out.getvalue(), err.getvalue())
+
+
+def children_seconds() -> float:
+    """CPU time of the processes that have ended: does not depend on what else runs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def digests(root: Path, dataset: str = "clips") -> dict[str, str]:

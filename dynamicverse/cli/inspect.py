@@ -32,10 +32,9 @@ def status(
 
     store = Store(root)
     while True:
-        names = [run] if run else plan.list_runs(store)
-        if not names:
+        runs = [plan.open_named(store, run)] if run else plan.open_all(store)
+        if not runs:
             raise ConfigError(f"{root}: no runs there; make one with `dynamicverse run`")
-        runs = [plan.open_named(store, name) for name in names]
         found = [overview.of_run(one, one.config.cluster.prices) for one in runs]
         if json:
             print_json([status.to_json() for status in found])

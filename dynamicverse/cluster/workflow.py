@@ -19,7 +19,7 @@ MAX_LABEL = 63
 
 @dataclass(frozen=True)
 class State:
-    """Where a Workflow stands. message: why it failed, in one line."""
+    """Where a Workflow stands. message: why it failed or what its pods wait for, in one line."""
 
     name: str
     phase: str
@@ -58,13 +58,34 @@ def state_of(workflow: dict[str, Any]) -> State:
     failed = [n for n in pods if n.get("phase") in ("Failed", "Error") and n.get("message")]
     failed.sort(key=lambda node: str(node.get("finishedAt") or ""))
     reason = f"{failed[-1]['displayName']}: {failed[-1]['message']}" if failed else ""
+    phase = status.get("phase", "Pending")
+    waiting = "" if phase in ENDED else _waiting(pods)
     return State(
         name=workflow["metadata"]["name"],
-        phase=status.get("phase", "Pending"),
+        phase=phase,
         progress=status.get("progress", "0/0"),
-        message=" ".join((reason or status.get("message", "")).split()),
+        message=" ".join((waiting or reason or status.get("message", "")).split()),
         pods=len(pods),
     )
+
+
+def _waiting(pods: list[dict[str, Any]]) -> str:
+    """What keeps pods from starting: no node that fits, no image. Empty if nothing does.
+
+    Argo ends no Workflow for that, since a node may come; but somebody should know. A pod that
+    starts just now has a reason without a detail; one that waits for its pool has a lock.
+    """
+    stuck = [
+        pod
+        for pod in pods
+        if pod.get("phase") == "Pending"
+        and ": " in pod.get("message", "")
+        and not pod.get("synchronizationStatus")
+    ]
+    if not stuck:
+        return ""
+    more = f" (and {len(stuck) - 1} more)" if len(stuck) > 1 else ""
+    return f"{stuck[0]['displayName']} waits: {stuck[0]['message']}{more}"
 
 
 @dataclass

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from dynamicverse.curation.filesystem import open_url
 from dynamicverse.errors import InputError, MissingModelError, Reason, StorageError
 from dynamicverse.media.files import PICTURES, is_picture, unreadable
 
@@ -103,11 +104,9 @@ class Remote:
     @classmethod
     def open(cls, url: str) -> Remote:
         """Raises MissingModelError where the protocol's package is not installed."""
-        import fsspec
-
         try:
             # what was listed once may have changed since
-            fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+            fs, path = open_url(url, use_listings_cache=False)
         except ImportError as error:
             raise MissingModelError(f"{url}: {error} (for s3: dynamicverse[s3])") from error
         except ValueError as error:

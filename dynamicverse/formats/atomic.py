@@ -1,22 +1,35 @@
-"""Files appear whole or not at all."""
+"""Files appear whole or not at all.
+
+What is being written has a name of its own beside the file, so two writers of one file (pods that
+overlap after a node was lost) do not meet; the last one to finish wins. A writer that is killed
+leaves its temporary file: the runner removes those (`Store.sweep`).
+"""
 
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dynamicverse.scene import UNFINISHED
+
+
+def temporary_beside(path: Path) -> Path:
+    """A sibling to write to, which no other writer uses."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(6)}{UNFINISHED}")
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling (`path` + ".tmp") that becomes `path` when the block succeeds.
+    """Yield a temporary sibling that becomes `path` when the block succeeds.
 
     Parent folders are made. If the block raises, the sibling is removed and `path` is left as
-    it was. A sibling left behind by a killed process is replaced by the next write.
+    it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = temporary_beside(path)
     try:
         yield temporary
         os.replace(temporary, path)

@@ -31,7 +31,7 @@ from dynamicverse.runner.events import Event, Observer, silent
 from dynamicverse.runner.ledger import Ledger, Outcome
 from dynamicverse.runner.plan import PlannedSource, Run
 from dynamicverse.runner.starts import MAX_CRASHES, Starts
-from dynamicverse.runner.store import Workspace, dump_json, sha256
+from dynamicverse.runner.store import ABANDONED_SECONDS, Workspace, dump_json, sha256
 from dynamicverse.scene import Scene
 from dynamicverse.stages.base import StageContext
 
@@ -139,6 +139,12 @@ class ShardWorker:
                 counts = SceneStage(self, stage_name, shard_index, ledger).run(shard.sources)
         settled.record(self.run, stage_name, shard_index)
         return counts
+
+    def sweep(self, scene: Scene) -> None:
+        """Remove what killed writers left of a scene. A local run is alone on its dataset; a pod
+        may not be: the one before it, on a node that was lost, may still be writing."""
+        for folder in records.folders(scene):
+            self.run.store.sweep(folder, ABANDONED_SECONDS if self.pod else 0.0)
 
     def begin(self, attempt: Attempt) -> None:
         """The work on a scene begins: told to the observer, and to whoever comes after a crash."""

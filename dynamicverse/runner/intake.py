@@ -113,6 +113,7 @@ class _Intake:
 
     def _clear(self, scene: Scene) -> None:
         """Remove what an earlier ingest of this source wrote."""
+        self.worker.sweep(scene)
         workspace = self.worker.workspace
         stored = records.stored_files(self.worker.run.store, scene)
         workspace.discard([records.relative(workspace, scene, "ingest")])

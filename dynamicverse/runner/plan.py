@@ -20,7 +20,7 @@ from dynamicverse import config as configuration
 from dynamicverse.config import Config
 from dynamicverse.curation.sources import Source
 from dynamicverse.errors import ArtifactError, ConfigError, Reason
-from dynamicverse.runner.store import Store, dump_json
+from dynamicverse.runner.store import ABANDONED_SECONDS, Store, dump_json
 from dynamicverse.scene import KEY_FRAMES, sanitise
 
 RUNS = ".runs"
@@ -148,8 +148,11 @@ def make_current(run: Run) -> None:
     """The outputs of the dataset are going to be those of this run's configuration.
 
     They lie where another configuration has put its own. What this run knew as settled is then
-    forgotten: its stages look at the manifests again.
+    forgotten: its stages look at the manifests again. What killed writers left of the run's own
+    files goes, too.
     """
+    for place in (run.folder, f"{run.plan.dataset}/.sources", f"{run.plan.dataset}/.quarantine"):
+        run.store.sweep(place, ABANDONED_SECONDS)
     note = f"{RUNS}/.current/{run.plan.dataset}.json"
     digest = hashlib.sha256(json.dumps(_decisive(run.config), sort_keys=True).encode()).hexdigest()
     data = dump_json({"configuration": digest})
@@ -182,15 +185,29 @@ def open_named(store: Store, name: str) -> Run:
     data = store.read(path)
     if data is None:
         raise ConfigError(f"{store.url}/{path}: no plan there; make one with `dynamicverse plan`")
-    plan = _parse(Plan, data, path)
-    return Run(store, plan, configuration.validate(plan.config))
+    return _run(store, path, data)
+
+
+def open_all(store: Store) -> list[Run]:
+    """All runs of a root, in order of their names."""
+    return [_run(store, f"{RUNS}/{name}/plan.json", data) for name, data in _plans(store)]
 
 
 def list_runs(store: Store) -> list[str]:
-    """The names of all runs of a root; one whose planning was cut short has no plan yet."""
+    """The names of all runs of a root."""
+    return [name for name, _ in _plans(store)]
+
+
+def _plans(store: Store) -> list[tuple[str, bytes]]:
+    """Name and plan of all runs; one whose planning was cut short has no plan yet."""
     names = store.folders(RUNS)
     plans = store.concurrently(lambda name: store.read(f"{RUNS}/{name}/plan.json"), names)
-    return [name for name, data in zip(names, plans, strict=True) if data is not None]
+    return [(name, data) for name, data in zip(names, plans, strict=True) if data is not None]
+
+
+def _run(store: Store, path: str, data: bytes) -> Run:
+    plan = _parse(Plan, data, path)
+    return Run(store, plan, configuration.validate(plan.config))
 
 
 def _shard_path(folder: str, index: int) -> str:

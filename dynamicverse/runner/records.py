@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dynamicverse.formats.manifest import Manifest, OutputFile
 from dynamicverse.runner.store import Store, Workspace, dump_json
-from dynamicverse.scene import ARTIFACTS, KEY_FRAMES, Scene, sanitise
+from dynamicverse.scene import ARTIFACTS, KEY_FRAMES, UNFINISHED, Scene, sanitise
 
 
 class IngestedScene(BaseModel):
@@ -120,11 +120,16 @@ def _keep(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
+def folders(scene: Scene) -> tuple[str, str]:
+    """The folders that hold all of a scene, relative to the root."""
+    own = (scene.folder, scene.key_frames_folder)
+    first, second = (folder.relative_to(scene.root).as_posix() for folder in own)
+    return first, second
+
+
 def stored_files(store: Store, scene: Scene) -> dict[str, int]:
     """Relative path → bytes of all files of a scene, in two listings."""
-    files = store.sizes(f"{scene.dataset}/{scene.name}")
-    files.update(store.sizes(scene.key_frames_folder.relative_to(scene.root).as_posix()))
-    return files
+    return {path: size for folder in folders(scene) for path, size in store.sizes(folder).items()}
 
 
 def outputs_present(found: Manifest, files: Mapping[str, int]) -> bool:
@@ -134,10 +139,10 @@ def outputs_present(found: Manifest, files: Mapping[str, int]) -> bool:
 
 
 def owned(scene: Scene, artifacts: Iterable[str], files: Iterable[str]) -> list[str]:
-    """Those of the stored files that belong to the artifacts, unfinished writes included."""
+    """Those of the stored files that belong to the artifacts."""
     patterns = [p for a in artifacts for p in scene.patterns(a)]
-    patterns += [p + ".tmp" for p in patterns]
-    return [f for f in files if any(PurePosixPath(f).match(p) for p in patterns)]
+    finished = (f for f in files if not f.endswith(UNFINISHED))
+    return [f for f in finished if any(PurePosixPath(f).match(p) for p in patterns)]
 
 
 def owners(artifacts: Iterable[str]) -> set[str]:

@@ -105,6 +105,7 @@ class SceneStage:
             return attempt
         worker, scene = self.worker, attempt.scene
         workspace = worker.workspace
+        worker.sweep(scene)
         wanted = (*self.stage.reads, *self.stage.optional)
         upstream = {
             owner: found

@@ -173,7 +173,7 @@ def _read(run: Run, stage: str) -> _Stage:
         files = {file: PurePosixPath(file) for file in versions if file.endswith(".json")}
         merged = sorted(f for f, name in files.items() if name.name.startswith(MERGED))
         singles = {int(name.stem): f for f, name in files.items() if name.stem.isdigit()}
-        contents = [run.store.read(file) for file in merged]
+        contents = run.store.concurrently(run.store.read, merged)
         if None not in contents:
             break  # else a merged file has just given way to a newer one
     known = {

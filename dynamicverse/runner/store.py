@@ -19,14 +19,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dynamicverse.curation.filesystem import open_url
 from dynamicverse.curation.listing import object_version
 from dynamicverse.errors import ArtifactError, ConfigError, Reason, StorageError
 from dynamicverse.formats.atomic import atomic_path
-from dynamicverse.scene import Scene
+from dynamicverse.scene import UNFINISHED, Scene
 
 MAX_SMALL = 256 << 20  # plans, manifests, ledgers: never larger
 ATTEMPTS = 4
 REQUESTS = 32  # under way at once
+ABANDONED_SECONDS = 600.0  # nobody who writes a file leaves it alone for so long
 TRANSFERS = 8  # of one scene's files; several scenes may be on their way at once
 CREDENTIAL_ERRORS = ("NoCredentialsError", "PartialCredentialsError")  # of botocore
 T = TypeVar("T")
@@ -42,10 +44,8 @@ class Store:
         if "://" not in url:
             self.local = Path(url).absolute()
             return
-        import fsspec
-
         try:
-            self.fs, self.base = fsspec.core.url_to_fs(url)
+            self.fs, self.base = open_url(url)
         except (ImportError, ValueError) as error:
             raise ConfigError(f"{url}: {error}") from error
         self.base = self.base.rstrip("/")
@@ -169,6 +169,19 @@ class Store:
                 (self.local / relative).unlink(missing_ok=True)
             else:
                 self._retry(lambda: self.fs.rm_file(self._path(relative)))
+
+    def sweep(self, folder: str, older_than: float) -> None:
+        """Remove what killed writers left unfinished below a folder, last touched more than so
+        many seconds ago: a younger file may be in the hands of another process.
+
+        An object store keeps nothing unfinished under a name.
+        """
+        if self.local is None:
+            return
+        oldest = time.time() - older_than
+        for path, status in self._walk(self.local, folder):
+            if path.endswith(UNFINISHED) and status.st_mtime <= oldest:
+                (self.local / path).unlink(missing_ok=True)
 
     def concurrently(
         self, function: Callable[[U], T], items: Iterable[U], at_once: int = REQUESTS

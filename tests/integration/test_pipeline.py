@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import resource
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from program import ClipMaker, digests, dynamicverse, finished, within
+from program import ClipMaker, children_seconds, digests, dynamicverse, finished, within
 from rendered import world
 
 from dynamicverse import stages
@@ -75,12 +74,6 @@ def test_a_second_run_does_nothing_and_is_quick(root: Path, clip: ClipMaker) -> 
     assert result.json()["counts"] == {"cached": len(stages.NAMES)}
     assert digests(root) == before
     assert seconds < 5  # 1 to 3 s (benchmarks/pipeline.py)
-
-
-def children_seconds() -> float:
-    """CPU time of the processes that have ended: does not depend on what else runs."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def test_status_speaks_to_people_and_programs(root: Path) -> None:

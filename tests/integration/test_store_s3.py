@@ -48,6 +48,17 @@ def test_a_listing_never_answers_for_a_read(s3: S3, url: str) -> None:
     assert store.versions("ledger") != before
 
 
+def test_times_are_those_that_the_plain_client_reads(s3: S3, url: str) -> None:
+    store, plain = Store(url), s3.fs()
+    store.write("a", b"x")
+    path = f"{store.base}/a"
+    for ask in (lambda fs: fs.find(store.base, detail=True)[path], lambda fs: fs.info(path)):
+        found = ask(store.fs)["LastModified"]
+        assert found == ask(plain)["LastModified"]
+        assert found.tzinfo is not None
+    assert Store(url).fs is store.fs  # one client, one pool of connections
+
+
 def test_an_empty_object_and_none(url: str) -> None:
     store = Store(url)
     store.write("empty", b"")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -78,6 +79,46 @@ def test_settled_files_stand_for_their_ledgers(run: Run) -> None:
     Path(f"{run.store.local}/{run.folder}/ledger/ingest/00000.jsonl").unlink()
     (ingest, *_) = overview.of_run(run, {}).status.stages
     assert ingest.outcomes == {"done": 4}
+
+
+def test_it_asks_a_store_for_everything_once_and_for_many_things_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shards, stages = settled.MERGE_EVERY + 4, ["ingest", "keyframes"]
+    members = [(Source(f"/{k}.mp4", f"{k}", "video"), 9) for k in range(shards)]
+    store = Store("memory://asked")
+    made = plan.create(store, "clips", config.load(), members, stage_names=stages, shard_scenes=1)
+    for stage in stages:
+        for shard in range(shards):
+            add(made, stage, shard, **{f"{shard}": Outcome.DONE})
+            if shard < shards - 2:  # two are at work
+                settled.record(made, stage, shard)
+    asked: Counter[str] = Counter()
+    together = {  # each waits for the others, so one after the other would not end
+        "versions": Barrier(len(stages)),
+        f"/ledger/{stages[0]}/": Barrier(2),
+        f"/ledger/{stages[1]}/": Barrier(2),
+    }
+
+    def counted(name: str) -> None:
+        method = getattr(Store, name)
+
+        def ask(self: Store, relative: str = "") -> object:
+            asked[name] += 1
+            for part, barrier in together.items():
+                if part == name or (name == "read" and part in relative):
+                    barrier.wait(20)
+            return method(self, relative)
+
+        monkeypatch.setattr(Store, name, ask)
+
+    for name in ("read", "versions", "sizes", "folders"):
+        counted(name)
+    (found,) = [overview.of_run(run, {}).status for run in plan.open_all(store)]
+    assert [stage.outcomes for stage in found.stages] == [{"done": shards}] * 2
+    # the plan; of a stage the merged file, two records after it and the two at work
+    reads = 1 + len(stages) * (1 + 2 + 2)
+    assert asked == {"folders": 1, "read": reads, "versions": 2, "sizes": 2}
 
 
 def test_a_second_try_counts_once_and_costs_twice() -> None:

@@ -52,6 +52,28 @@ def test_state_tells_the_last_failure_in_one_line() -> None:
     assert state.message == "Pod-Failed: main: Error (exit code 65): unknown key"
 
 
+def test_state_tells_what_pods_wait_for() -> None:
+    nodes = {
+        "a": _node("Pod", "Failed", "main: Error (exit code 75): storage away", "2026-01-01"),
+        "b": _node("Pod", "Pending", "ContainerCreating"),
+        "c": _node("Pod", "Pending", "Waiting for ns/ConfigMap/pools/any lock. Lock status: 0/8")
+        | {"synchronizationStatus": {"waiting": "ns/ConfigMap/pools/any"}},
+    }
+    status = {"phase": "Running", "progress": "1/3", "nodes": nodes}
+    found = {"metadata": {"name": "x"}, "status": status}
+    assert (
+        workflow.state_of(found).message == "Pod-Failed: main: Error (exit code 75): storage away"
+    )
+    nodes["d"] = _node("Pod", "Pending", "Unschedulable: 0/3 nodes are available: 3 no GPU.")
+    assert workflow.state_of(found).message == (
+        "Pod-Pending waits: Unschedulable: 0/3 nodes are available: 3 no GPU."
+    )
+    nodes["e"] = _node("Pod", "Pending", "ImagePullBackOff: Back-off pulling image")
+    assert workflow.state_of(found).message.endswith("3 no GPU. (and 1 more)")
+    status["phase"] = "Failed"
+    assert workflow.state_of(found).message.startswith("Pod-Failed")
+
+
 def test_a_workflow_that_the_controller_has_not_seen_is_pending() -> None:
     state = workflow.state_of({"metadata": {"name": "x"}})
     assert (state.phase, state.progress, state.ended) == ("Pending", "0/0", False)

@@ -310,10 +310,35 @@ def test_atomic_write_keeps_the_old_file(tmp_path: Path) -> None:
         fail()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
-    (tmp_path / "a.tmp").write_bytes(b"left by a killed process")
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(b"new")
-    assert path.read_bytes() == b"new"
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with atomic_path(path) as first:
+        first.write_bytes(b"first")
+        with atomic_path(path) as second:
+            second.write_bytes(b"second, and longer")
+            assert first.read_bytes() == b"first"
+        assert path.read_bytes() == b"second, and longer"
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writers_in_processes_at_once(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from dynamicverse.formats.atomic import write_bytes\n"
+        "for _ in range(300): write_bytes(Path(sys.argv[1]), sys.argv[2].encode() * 50_000)"
+    )
+    path = tmp_path / "a"
+    command = [sys.executable, "-c", code, str(path)]
+    writers = [subprocess.Popen([*command, letter]) for letter in "ab"]
+    seen = set()
+    while any(writer.poll() is None for writer in writers):
+        if path.exists():
+            seen.add(path.read_bytes())
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert seen <= {b"a" * 50_000, b"b" * 50_000}
     assert list(tmp_path.iterdir()) == [path]
 
 

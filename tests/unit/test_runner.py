@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +19,7 @@ from dynamicverse import config, stages
 from dynamicverse.curation.sources import Source
 from dynamicverse.errors import ConfigError, DynamicVerseError, InputError, Reason
 from dynamicverse.formats import captions, objects, scene_info
+from dynamicverse.formats.atomic import atomic_path
 from dynamicverse.formats.manifest import OutputFile
 from dynamicverse.runner import ledger, plan, quarantine, records, settled, status
 from dynamicverse.runner.events import silent
@@ -28,7 +34,7 @@ from dynamicverse.runner.ledger import Outcome
 from dynamicverse.runner.plan import Run
 from dynamicverse.runner.replay import replays
 from dynamicverse.runner.starts import Starts
-from dynamicverse.runner.store import Store, Workspace
+from dynamicverse.runner.store import ABANDONED_SECONDS, Store, Workspace
 from dynamicverse.scene import Scene
 from dynamicverse.stages.base import Stage, StageContext
 
@@ -323,12 +329,82 @@ def test_a_failed_stage_leaves_no_half_results(make: Maker) -> None:
     assert not bench.scene("a").dynamic_objects.exists()
 
 
-def test_leftovers_of_a_killed_writer_are_removed(bench: Bench) -> None:
-    leftover = bench.scene("a").dynamic_objects.with_suffix(".json.tmp")
-    relative = leftover.relative_to(bench.workspace.root).as_posix()
-    bench.store.write(relative, b"half a file")
+def killed_while_writing(path: Path, seconds_ago: float) -> Path:
+    """What a process that was killed inside a write leaves; a path that no longer is."""
+    code = (
+        "import os, sys, signal; from pathlib import Path\n"
+        "from dynamicverse.formats.atomic import atomic_path\n"
+        "with atomic_path(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_bytes(b'half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    before = set(path.parent.glob("*"))
+    done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = set(path.parent.glob("*")) - before
+    then = time.time() - seconds_ago
+    os.utime(left, (then, then))
+    return left
+
+
+def test_leftovers_of_a_killed_writer_are_removed(make: Maker) -> None:
+    bench = make("local")
+    left = killed_while_writing(bench.scene("a").dynamic_objects, 0)
     bench.execute("analysis")
-    assert bench.store.read(relative) is None
+    assert not left.exists()
+
+
+def test_a_pod_leaves_alone_what_another_may_be_writing(make: Maker) -> None:
+    bench = make("local")
+    bench.worker.pod = True
+    scene = bench.scene("a")
+    fresh = killed_while_writing(scene.dynamic_objects, 5)
+    old = killed_while_writing(scene.dynamic_objects, ABANDONED_SECONDS + 5)
+    note = killed_while_writing(scene.manifest("analysis"), ABANDONED_SECONDS + 5)
+    assert bench.execute("analysis")["analysis"] == {Outcome.DONE: 3}
+    assert fresh.exists()
+    assert not old.exists()
+    assert not note.exists()
+    assert scene.files("analysis") == [scene.dynamic_objects]
+
+
+def test_a_plan_removes_what_killed_writers_left_of_the_runs_own_files(make: Maker) -> None:
+    bench = make("local")
+    root = bench.workspace.root
+    places = (f"{bench.run.folder}/plan.json", "set/.sources/a.json", "set/.quarantine/x/a.json")
+    for path in (root / place for place in places):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh, old = (killed_while_writing(path, s) for s in (5, ABANDONED_SECONDS + 5))
+        plan.make_current(bench.run)
+        assert fresh.exists()
+        assert not old.exists()
+
+
+def test_a_pod_that_overlaps_with_the_one_before_it(make: Maker) -> None:
+    """A node is lost, its pod is not: both write the same scene on the shared volume."""
+    bench = make("local")
+    bench.worker.pod = True
+    other = ShardWorker(bench.run, bench.workspace, pod=True)
+    analysis = bench.analysis
+
+    def meanwhile(scene: Scene, context: StageContext) -> None:
+        if scene.name != NAMES[-1]:
+            return analysis(scene, context)
+        bench.analysis = analysis  # type: ignore[method-assign]
+        with (
+            atomic_path(scene.dynamic_objects) as unfinished,
+            unfinished.open("wb") as file,
+        ):
+            file.write(b"{")
+            assert other.execute("analysis", 0) == {Outcome.CACHED: 2, Outcome.DONE: 1}
+            file.seek(0)
+            file.write(scene.dynamic_objects.read_bytes())
+
+    bench.analysis = meanwhile  # type: ignore[method-assign]
+    assert bench.execute("analysis")["analysis"] == {Outcome.DONE: 3}
+    assert list(quarantine.records(bench.store)) == []
+    assert not list(bench.workspace.root.rglob("*.tmp"))
+    assert bench.execute("analysis")["analysis"] == {Outcome.CACHED: 3}
 
 
 def test_rejected_clips_are_recorded_and_skipped(bench: Bench) -> None:

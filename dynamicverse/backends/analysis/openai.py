@@ -8,7 +8,6 @@ segmenter without a model of its own has labels to start from.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -35,6 +34,7 @@ from dynamicverse.backends.vlm.client import Question, VlmClient
 from dynamicverse.backends.vlm.pictures import Picture, encode, spread
 from dynamicverse.backends.vlm.usage import Usage
 from dynamicverse.config import AnalysisConfig, VlmConfig
+from dynamicverse.cores import available
 from dynamicverse.formats.objects import DynamicObject, DynamicObjects, Position
 
 Category = Literal[
@@ -84,7 +84,7 @@ class VlmAnalysis:
         self._client = VlmClient(vlm)
         self._motion = MotionAnalysis(settings)
         # the measurement computes, the question waits: many scenes wait, few compute
-        self._computing = threading.BoundedSemaphore(os.cpu_count() or 1)
+        self._computing = threading.BoundedSemaphore(available())
 
     def analyse(
         self,
