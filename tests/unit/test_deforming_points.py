@@ -7,8 +7,10 @@ import pytest
 from object_clips import ObjectClip, hinged, things
 
 from dynamicverse.dynamicba.cameras.mapping import Tolerances
+from dynamicverse.dynamicba.motion.contact import Anchor
 from dynamicverse.dynamicba.motion.deforming_points import Rays, solve_deforming
 from dynamicverse.dynamicba.motion.moving_objects import MovingObject, solve_objects
+from dynamicverse.dynamicba.motion.object_scale import object_scale
 
 FRAMES = 30
 LIMITS = Tolerances(3.0, np.radians(1.0), 1.0)
@@ -48,6 +50,18 @@ def test_a_door_on_a_box_keeps_the_box_rigid() -> None:
     item = solve(clip)
     assert np.median(errors(clip, item)) < 0.03
     assert np.median(errors(clip, item)) < 0.7 * np.median(flat_errors(clip, item))
+
+
+def test_legs_that_leave_the_rigid_part_do_not_scale_it() -> None:
+    """A figure 200 px high that stands 4 away, its part 2; the legs swing to 1.5 in the part."""
+    rows = np.linspace(100.0, 290.0, 20)
+    pixels_FT2 = np.tile(np.stack([np.full(20, 50.0), rows], 1), (6, 1, 1)).astype(np.float32)
+    depth_FT = np.where(rows > 250, 1.5, 2.0) * np.ones((6, 1))
+    stands = Anchor(np.array([[50.0, 300.0]]), np.array([4.0]))
+    found = object_scale(depth_FT, pixels_FT2, [stands] * 6, 0.1, by_middle=True)
+    assert found == pytest.approx((2.0, 0.0))
+    nearest = object_scale(depth_FT, pixels_FT2, [stands] * 6, 0.1)
+    assert nearest == pytest.approx((4 / 1.5, 0.0))  # right where the whole is rigid
 
 
 def waving(frames: int = 20, side: int = 6) -> tuple[Rays, np.ndarray]:

@@ -46,6 +46,22 @@ def test_a_straight_line_without_turns_tells_no_focal_length() -> None:
     focal_is_honest(found)
 
 
+def test_poses_are_as_uncertain_as_an_assumed_focal_length_makes_them() -> None:
+    """Without turns, the direction of a slanting path follows from the focal length."""
+    place = np.outer(np.arange(20), [0.1, 0.0, 0.15])
+    clip = film(se3(np.eye(3), place), room(700) * [1.5, 1, 2], noise=0.2)
+    found = solve_cameras(clip.tracks, CONFIG)
+    assert found.focal_source == "assumed"
+    assert found.pose_sigma_F6 is not None
+    centres = found.c2w_F44[:, :3, 3]
+    last, depth = centres[-1], np.argmax(np.abs(centres[-1]))  # this coordinate gives the scale
+    truth = place[-1] * last[depth] / place[-1, depth]
+    assert np.abs(last - truth).max() > 0.1 * np.linalg.norm(truth)
+    sigma = found.pose_sigma_F6[-1, 3:]
+    side = 0 if depth == 2 else 2
+    assert abs(last[side] - truth[side]) < 2.5 * sigma[side]
+
+
 def test_a_plane() -> None:
     points = room(700)
     points[:, 2] = 6 + 0.3 * points[:, 0] - 0.2 * points[:, 1]

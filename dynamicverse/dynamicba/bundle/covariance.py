@@ -7,7 +7,8 @@ from the residuals themselves: the noise need not be known, nor the share of out
 summed with the weights of the loss, whose mean stands in for them.
 
 That holds for errors that are independent. Those of a tracker are not: the scatter of whole
-tracks and of parts of the picture (`scatter.py`) is computed too, and the largest is stated.
+tracks (`scatter.py`) and of parts of the picture (`jackknife.py`) is computed too, and the
+largest is stated.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ import torch
 from torch import Tensor
 
 from dynamicverse.dynamicba.bundle.blocks import Floats, Layout
+from dynamicverse.dynamicba.bundle.jackknife import group_variances
 from dynamicverse.dynamicba.bundle.jacobians import CAMERA_DOF
 from dynamicverse.dynamicba.bundle.loss import Loss, robust, slope
 from dynamicverse.dynamicba.bundle.normal import Linear
 from dynamicverse.dynamicba.bundle.priors import Priors
-from dynamicverse.dynamicba.bundle.reduced import Factor, Plan, System
+from dynamicverse.dynamicba.bundle.reduced import Plan, System
 from dynamicverse.dynamicba.bundle.scatter import mean_squares, track_draws
 from dynamicverse.dynamicba.bundle.state import Freedom, State, Unknowns
 
@@ -34,7 +36,7 @@ POINT_DOF, RESIDUAL_DOF = 3, 2
 class Uncertainty:
     """Standard deviations, relative to the cameras and the coordinate that the gauge holds.
 
-    Of noise that is correlated in tracks and among neighbours or not, whichever gives more.
+    Of noise that is correlated in tracks, in parts of the picture, or not, whichever gives most.
     pose_F6: of a rotation about the axes of the camera (rad), then of its centre along these
     axes (unit of the points); zero where a camera is held.
     log_focal_F: of log f of every frame; centre_2: px; k1; zero where held.
@@ -72,22 +74,26 @@ def uncertainty(
     residuals: squared errors in px² (M,) and their weights (M,).
     """
     found = _scatter(system, free, freedom, (*residuals, layout.observed), loss)
-    alone = _with_priors(system, 1 / found.variance, priors, state, free, freedom)
-    curved = _with_priors(system, found.curvature, priors, state, free, freedom)
-    if int(alone.bad) or int(curved.bad):
+    alone = _with_priors(system, 1 / found.variance, priors, state, free)
+    whole = _with_priors(system, found.curvature, priors, state, free)
+    independent, curved = (s.factor(freedom.cameras_SD, freedom.shared_B) for s in (alone, whole))
+    if int(independent.bad) or int(curved.bad):
         return _endless(system.plan.frames, found.noise)
-    independent_SD, shared_BB = alone.variances()
+    independent_SD, shared_BB = independent.variances()
+    independent_B = shared_BB.diagonal()
     prior_SDK, prior_BK = priors.draws(system.plan, free)
+    cameras_SDK, shared_BK = track_draws(layout, linear, system.plan)
     scale = found.spare**-0.5
-    largest_SD, independent_B = independent_SD, shared_BB.diagonal()
-    largest_B = independent_B
-    for by_place in (False, True):
-        cameras_SDK, shared_BK = track_draws(layout, linear, system.plan, by_place)
-        variance_SD, variance_B = mean_squares(
-            curved, scale * cameras_SDK + prior_SDK, scale * shared_BK + prior_BK
-        )
-        largest_SD = torch.maximum(largest_SD, variance_SD)
-        largest_B = torch.maximum(largest_B, variance_B)
+    tracks_SD, tracks_B = mean_squares(
+        curved, scale * cameras_SDK + prior_SDK, scale * shared_BK + prior_BK
+    )
+    parts = group_variances(whole, linear, layout, found.curvature, freedom)
+    if parts is None:
+        return _endless(system.plan.frames, found.noise)
+    parts_SD, parts_B = parts
+    given_SD, given_B = mean_squares(curved, prior_SDK, prior_BK)
+    largest_SD = torch.maximum(independent_SD, torch.maximum(tracks_SD, parts_SD + given_SD))
+    largest_B = torch.maximum(independent_B, torch.maximum(tracks_B, parts_B + given_B))
     sigma_FC = _by_camera(largest_SD, system.plan)
     sigma_B = largest_B.clamp(min=0).sqrt()
     shared = dict(zip(free.shared, sigma_B.tolist(), strict=True))
@@ -112,12 +118,12 @@ def uncertainty(
 
 
 def _with_priors(
-    system: System, factor: float, priors: Priors, state: State, free: Unknowns, freedom: Freedom
-) -> Factor:
-    """The factors of the data's system, times a number, and the priors."""
+    system: System, factor: float, priors: Priors, state: State, free: Unknowns
+) -> System:
+    """The data's system, times a number, and the priors."""
     scaled = system.scaled(factor)
     priors.add(scaled, state, free)
-    return scaled.factor(freedom.cameras_SD, freedom.shared_B)
+    return scaled
 
 
 def _by_camera(variance_SD: Tensor, shape: Plan) -> Floats:

@@ -46,6 +46,14 @@ class Linear:
     white_23PW: Tensor
     L_6P: tuple[Tensor, ...]
 
+    def select(self, points: Tensor) -> Linear:
+        """The part of some points (indices)."""
+        jacobian = Derivatives(
+            self.jacobian.columns_2PCW[:, points], self.jacobian.point_23PW[:, :, points]
+        )
+        white_23PW = self.white_23PW[:, :, points]
+        return Linear(jacobian, white_23PW, tuple(row[points] for row in self.L_6P))
+
 
 def total_cost(state: State, layout: Layout, loss: Loss, parallel: Map) -> Tensor:
     """Σρ over all observations."""
@@ -82,7 +90,7 @@ def linearise(
 
     def of_block(block: Block) -> tuple[Linear, Tensor]:
         part = _linearise_block(state, block, free, loss, damping)
-        return part, _reduced_system(part, free.dof, damping)
+        return part, reduced_system(part, free.dof, damping)
 
     work = parallel(of_block, layout.blocks)
     for block, (part, reduced) in zip(layout.blocks, work, strict=True):
@@ -122,7 +130,7 @@ def _whiten(point_23PW: Tensor, damping: Tensor | float) -> tuple[Tensor, tuple[
     return white, (l00, l10, l11, l20, l21, l22)
 
 
-def _reduced_system(part: Linear, dof: int, damping: Tensor | float) -> Tensor:
+def reduced_system(part: Linear, dof: int, damping: Tensor | float = 0.0) -> Tensor:
     """U − Zᵀ·Z of one block: unknowns dof × its cameras, then the shared; the last column is g."""
     window = part.white_23PW.shape[3]
     split = dof * window

@@ -62,6 +62,15 @@ class System:
             getattr(copy, name).add_(getattr(self, name), alpha=factor)
         return copy
 
+    def without(self, part: System, weight: float) -> System:
+        """A copy less `weight` times the curvature of a part; its slope is minus the part's."""
+        rest = self.scaled(1.0)
+        for name in ("diagonal_SDD", "below_SDD", "border_SDB", "corner_BB"):
+            getattr(rest, name).sub_(getattr(part, name), alpha=weight)
+        rest.border_SDB[:, :, -1] = -part.border_SDB[:, :, -1]
+        rest.corner_BB[:-1, -1] = -part.corner_BB[:-1, -1]
+        return rest
+
     def add(self, part: Tensor, first: int, window: int) -> None:
         """Add the system of a window: unknowns (dof × window), shared, and g as a column."""
         dof, size = self.plan.dof, self.plan.size

@@ -5,9 +5,7 @@ them as independent is far too small. Tracks as clusters (Liang, Zeger, "Longitu
 analysis using generalized linear models", 1986) need no model of the drift: with the gradient
 s_k that track k contributes at the optimum, the estimate scatters by A⁻¹·(Σ s_k·s_kᵀ)·A⁻¹. Its
 diagonal is the mean square of A⁻¹·Σ ±s_k over random signs (a wild cluster bootstrap: Cameron,
-Gelbach, Miller, 2008), so that one factorisation serves, banded or dense. Neighbours drift
-together (a shadow, an edge that slides): the same with all tracks of a part of the picture as
-one cluster.
+Gelbach, Miller, 2008), so that one factorisation serves, banded or dense.
 """
 
 from __future__ import annotations
@@ -20,43 +18,23 @@ from dynamicverse.dynamicba.bundle.blocks import Layout
 from dynamicverse.dynamicba.bundle.normal import Linear
 from dynamicverse.dynamicba.bundle.reduced import Factor, Plan, spread
 
-PLACES = 16  # parts of the longer side of the picture
 DRAWS = 256  # of signs: standard deviations are then within 5 % of their limit
 
 
-def track_draws(
-    layout: Layout, linear: list[Linear], plan: Plan, by_place: bool
-) -> tuple[Tensor, Tensor]:
-    """Σ ±s_k of the segments' unknowns (S, D, K) and of the shared ones (B, K), for K draws.
-
-    by_place: one sign for all tracks that were first seen in the same part of the picture.
-    """
+def track_draws(layout: Layout, linear: list[Linear], plan: Plan) -> tuple[Tensor, Tensor]:
+    """Σ ±s_k of the segments' unknowns (S, D, K) and of the shared ones (B, K), for K draws."""
     like = linear[0].white_23PW
-    clusters = _places(layout) if by_place else [block.order_P for block in layout.blocks]
-    signs = _signs(1 + max(int(cluster_P.max()) for cluster_P in clusters))
+    signs = _signs(1 + max(int(block.order_P.max()) for block in layout.blocks))
     cameras_CFK = like.new_zeros((plan.dof, plan.segments * plan.size, DRAWS))
     shared_BK = like.new_zeros((plan.shared, DRAWS))
-    for block, part, cluster_P in zip(layout.blocks, linear, clusters, strict=True):
+    for block, part in zip(layout.blocks, linear, strict=True):
         cameras_PCW, shared_PB = _scores(part, plan.dof)
-        sign_PK = signs[cluster_P.cpu()].to(like)
+        sign_PK = signs[block.order_P.cpu()].to(like)
         window = slice(block.first, block.first + block.window)
         flat = cameras_PCW.reshape(len(sign_PK), -1).T @ sign_PK
         cameras_CFK[:, window] += flat.view(plan.dof, block.window, DRAWS)
         shared_BK += shared_PB.T @ sign_PK
     return spread(cameras_CFK, plan), shared_BK
-
-
-def _places(layout: Layout) -> list[Tensor]:
-    """Which part of the picture each track of each block was first seen in (P,)."""
-    first = []
-    for block in layout.blocks:
-        column = (block.anchor_P - block.first)[None, :, None].expand(2, -1, 1)
-        first.append(block.xy_2PW.gather(2, column)[:, :, 0])
-    everywhere = torch.cat(first, 1)
-    low = everywhere.amin(1, keepdim=True)
-    side = (everywhere - low).max() / PLACES + 1e-9
-    cells = [((xy_2P - low) / side).long() for xy_2P in first]
-    return [cell[0] * (PLACES + 1) + cell[1] for cell in cells]
 
 
 def mean_squares(factor: Factor, cameras_SDK: Tensor, shared_BK: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ import numpy as np
 from dynamicverse.config import CamerasConfig, ReconstructionConfig
 from dynamicverse.dynamicba.bundle.blocks import Floats, Indices, Observations
 from dynamicverse.dynamicba.bundle.solver import FocalPrior, LensPrior, Solution, Structure
+from dynamicverse.dynamicba.cameras.doubted_masks import with_doubted_masks
 from dynamicverse.dynamicba.cameras.focal_search import STEPS, sharpen
 from dynamicverse.dynamicba.cameras.graph import TrackGraph
 from dynamicverse.dynamicba.cameras.incremental import extend, finish, grow_all, restart
@@ -61,10 +62,12 @@ def solve_cameras(
 ) -> CameraSolution:
     """Solve cameras, focal length and static points from tracks.
 
-    Tracks with an instance id above 0 are left out. The principal point is the prior's, or the
-    centre of the picture. progress: called with (registered, all) frames.
+    Tracks with an instance id above 0 are left out, unless most of a frame is (`doubted_masks`).
+    The principal point is the prior's, or the centre of the picture. progress: called with
+    (registered, all) frames.
     """
-    found = _Clip(tracks, config, prior, progress or (lambda done, total: None)).solve()
+    told = progress or (lambda done, total: None)
+    found = with_doubted_masks(tracks, lambda some: _Clip(some, config, prior, told).solve())
     if found.status != "full" or found.registered_F.all():
         return found
     held = config.model_copy(update={"opt_intrinsics": False})
@@ -242,7 +245,9 @@ class _Clip:
         if sigma > OBSERVABLE:
             self.statements.append("the focal length cannot be estimated from this motion")
             world.refocus(self.focal)
-            held = finish(world, None)
+            finish(world, None)
+            # no further step, but poses are as uncertain as what is assumed makes them
+            held = world.adjust(self.prior, 0, uncertainty=True, lens_prior=self.lens_prior)
             if held is not None and held.uncertainty is not None:
                 spread_F = np.full(len(held.uncertainty.log_focal_F), self.prior.log_sigma)
                 unsure = replace(held.uncertainty, log_focal_F=spread_F)

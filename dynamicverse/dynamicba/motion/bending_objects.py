@@ -95,9 +95,10 @@ def _parts(
         if shape.explained * rest_FT.sum() < LEAST_WEIGHT * shape.inlier_FN.sum():
             break
         part_FT = shape_depth(shape)
-        if depth_FT.any():
+        is_first = not depth_FT.any()
+        if not is_first:
             beside_F = _beside(own.pixels_FT2, part_FT, depth_FT)
-        found = object_scale(part_FT, own.pixels_FT2, beside_F, STEADY)
+        found = object_scale(part_FT, own.pixels_FT2, beside_F, STEADY, by_middle=is_first)
         if found is None:
             break
         mine_T = 2 * shape.inlier_FN.sum(0) > rest_FT.sum(0)

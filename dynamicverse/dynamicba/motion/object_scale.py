@@ -96,11 +96,17 @@ def shape_depth(shape: RigidShape) -> Floats:
 
 
 def object_scale(
-    depth_FT: Floats, pixels_FT2: Floats32, anchor_F: Sequence[Anchor | None], unsure: float
+    depth_FT: Floats,
+    pixels_FT2: Floats32,
+    anchor_F: Sequence[Anchor | None],
+    unsure: float,
+    by_middle: bool = False,
 ) -> tuple[float, float] | None:
     """What to multiply depths (0 = unknown) by to meet the anchors, and its spread over time.
 
-    None where the logarithm of the scale spreads by more than `unsure`.
+    By the points nearest to the anchors, or by the median of all: of what bends, the legs that
+    stand on the ground are the first to be wrong in a rigid shape. None where the logarithm of
+    the scale spreads by more than `unsure`.
     """
     logarithms = []
     for frame, anchor in enumerate(anchor_F):
@@ -110,6 +116,8 @@ def object_scale(
         pixels_M2 = pixels_FT2[frame, known].astype(np.float64)
         # as if all of it were as far away as where it stands
         footing_M = 1 / (depth_FT[frame, known] * anchor.upright(pixels_M2))
+        if by_middle:
+            footing_M = np.full_like(footing_M, np.median(footing_M))
         footing_K = at_pixels(pixels_M2, footing_M, anchor.pixels_K2)
         inverse_K = footing_K * anchor.upright(anchor.pixels_K2)
         logarithms.append(float(np.median(np.log(anchor.depth_K * inverse_K))))
