@@ -52,7 +52,7 @@ def concurrency(config: Config) -> int:
 
 STAGE = Stage(
     name="analysis",
-    version=3,
+    version=4,
     reads=("scene_json", "rgb", "key_frames", "flow"),
     writes=("analysis", "motion"),
     settings=settings,

@@ -16,7 +16,7 @@ Masks = Callable[[int], np.ndarray]
 
 
 def watch(moving: Masks, flow: Field, frames: int = 24, valid: np.ndarray = ALL) -> Groups:
-    points = Points()
+    points = Points(frames)
     for t in range(frames):
         forward = (flow(t).astype(np.float32), valid) if t + 1 < frames else None
         points.add(moving(t), forward)
@@ -52,13 +52,30 @@ def test_what_slides_past_each_other_is_two() -> None:
         assert groups.apart(lower, upper)
 
 
+def test_a_clip_shorter_than_the_window_is_split_too() -> None:
+    frames = 6
+
+    def halves(t: int) -> tuple[np.ndarray, np.ndarray]:
+        return rectangle(20 + 2 * t, 10, 40, 20), rectangle(40 - 2 * t, 30, 40, 20)
+
+    groups = watch(
+        lambda t: halves(t)[0] | halves(t)[1],
+        lambda t: flow_of((halves(t)[0], 2, 0), (halves(t)[1], -2, 0)),
+        frames,
+    )
+    found = groups.spread(frames - 1, halves(frames - 1)[0] | halves(frames - 1)[1])
+    upper, lower = (np.bincount(found[h]).argmax() for h in halves(frames - 1))
+    assert min(upper, lower) > 0
+    assert groups.apart(upper, lower)
+
+
 def test_points_that_live_for_some_frames_only_do_not_join() -> None:
     """Where one thing covers another, points die young; their short ways differ by little."""
 
     def halves(t: int) -> tuple[np.ndarray, np.ndarray]:
         return rectangle(10 + 1.35 * t, 10, 60, 20), rectangle(10 + 0.65 * t, 30, 60, 20)
 
-    points = Points()
+    points = Points(24)
     for t in range(24):
         flow = flow_of((halves(t)[0], 1.35, 0), (halves(t)[1], 0.65, 0)).astype(np.float32)
         covered = (abs(Y - 29.5) < 7) & (t % 6 == 5)
@@ -128,3 +145,18 @@ def test_a_border_is_joined_by_the_share_that_keeps_together() -> None:
     assert len(np.unique(group)) == 2
     assert len(np.unique(group[:4])) == 1
     assert refused == {(0, 1)}
+
+
+def test_things_that_meet_at_a_few_points_are_two() -> None:
+    """Twenty points each; three pairs across keep together, or twenty."""
+    pairs = [(a, b) for b in range(20) for a in range(b)]
+    inside = np.array([*pairs, *((a + 20, b + 20) for a, b in pairs)])
+
+    def groups(meeting: int) -> int:
+        one = np.append(inside[:, 0], np.arange(meeting))
+        two = np.append(inside[:, 1], np.arange(meeting) + 20)
+        apart = np.append(np.full(len(inside), 0.1), np.full(meeting, 0.3))
+        return len(np.unique(join(40, one, two, apart.astype(np.float32))[0]))
+
+    assert groups(3) == 2
+    assert groups(20) == 1

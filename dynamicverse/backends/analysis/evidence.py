@@ -2,10 +2,11 @@
 
 For each gap the flow is compared with what the background would do. Three questions are asked:
 how far is it from the dominant plane's motion (all that moves, and all parallax); how far from
-the epipolar line (moves for sure, but motion along the line is not seen); and how far, along
-the line, from where one rigid scene would have it after all gaps (`rigidity`). A residual
-counts only where the picture can tell: where the frame, warped by the static explanation,
-fits worse than warped by the flow. Textureless regions, where flow is a guess, do not vote.
+the epipolar line (moves for sure, but motion along the line is not seen; after a long gap what
+is slow shows, too); and how far, along the line, from where one rigid scene would have it after
+all gaps (`rigidity`). A residual counts only where the picture can tell: where the frame,
+warped by the static explanation, fits worse than warped by the flow. Textureless regions, where
+flow is a guess, do not vote.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from dynamicverse.backends.analysis.background import (
 from dynamicverse.backends.analysis.rigidity import rigid_residuals
 from dynamicverse.backends.analysis.working import Map, WorkingClip
 
-GAPS = (1, 2, 4, 8)
+GAPS = (1, 2, 4, 8)  # of the plane's motion
 RIGID_GAPS = (*GAPS, 16)  # what keeps in step with the camera for long looks static
 RIGID_LIMIT = 8.0  # noises; one gap that is wrong does not decide
 EPIPOLAR_FROM = 2  # frames; the distance to the line is small against noise over one frame
+LEAST_FRAMES = 0.25  # of those of all gaps; what is seen over fewer counts less
 PATCH_SIGMA = 1.2  # px, the neighbourhood that is compared
 PICTURE_NOISE = 40.0  # squared RGB difference that is nothing
 PLANE_NOISE_CAP = 0.15  # px times sqrt(gap): parallax is not noise
@@ -125,9 +127,8 @@ def _judge(clip: WorkingClip, explained: _Explained) -> Evidence:
     found = {
         gap: _residual(clip, views[gap], gap, background, *chains[gap])
         for gap, background in backgrounds.items()
-        if abs(gap) in GAPS
     }
-    noises = [backgrounds[gap].epipolar_noise for gap in found]
+    noises = [backgrounds[gap].epipolar_noise for gap in found if abs(gap) in GAPS]
     return _average(
         (clip.height, clip.width),
         found,
@@ -248,10 +249,16 @@ def _average(
         np.zeros(shape, np.float32) for _ in range(6)
     )
     longest = max((abs(gap) for gap in found), default=0)
-    epipolar_gaps = [g for g in found if abs(g) >= min(EPIPOLAR_FROM, longest)]
-    for residual in (found[g] for g in epipolar_gaps):
-        epipolar_HW += residual.epipolar_HW * residual.seen_epipolar_HW
-        epipolar_raw_HW += residual.epipolar_HW * residual.valid_HW
+    lines = {g: r for g, r in found.items() if abs(g) >= min(EPIPOLAR_FROM, longest)}
+    frames_HW = np.zeros(shape, np.float32)
+    for gap, residual in lines.items():  # the way of all gaps over the frames of all gaps
+        way_HW = np.float32(abs(gap)) * residual.epipolar_HW
+        epipolar_HW += way_HW * residual.seen_epipolar_HW
+        epipolar_raw_HW += way_HW * residual.valid_HW
+        frames_HW += np.float32(abs(gap)) * residual.valid_HW
+    frames_HW = np.maximum(frames_HW, LEAST_FRAMES * max(sum(map(abs, lines)), 1))
+    found = {gap: residual for gap, residual in found.items() if abs(gap) in GAPS}
+    for residual in (found[gap] for gap in found if gap in lines):
         parallax_HW += residual.parallax_HW
         known_HW += residual.valid_HW
     for gap, residual in found.items():
@@ -266,8 +273,8 @@ def _average(
     return Evidence(
         plane_HW / max(len(found), 1),
         raw_HW / max(len(found), 1),
-        epipolar_HW / max(len(epipolar_gaps), 1),
-        epipolar_raw_HW / max(len(epipolar_gaps), 1),
+        epipolar_HW / frames_HW,
+        epipolar_raw_HW / frames_HW,
         parallax_HW / np.maximum(known_HW, 1),
         *rigid,
         noise,

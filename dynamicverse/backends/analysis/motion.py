@@ -146,7 +146,7 @@ def _link(
     def stored_votes(t: int) -> Map:
         return stored[t].astype(np.float32) * np.float32(VOTE_STEP)
 
-    points = Points()
+    points = Points(clip.frame_count)
     moving = scratch.store((clip.height, clip.width), np.bool_)
     count = clip.frame_count
     ratios = colour_ratios(count, COLOUR_RADIUS, COLOUR_NEAR, clip.rgb, stored_votes)

@@ -28,11 +28,12 @@ Mask = npt.NDArray[np.bool_]
 SPACING = 4  # px between points
 NEIGHBOURS = 10.0  # px; points so near each other are compared
 REACH = 12.0  # px; a pixel so near a point has its group
-WINDOW, SHORTEST = 8, 7  # frames over which motion is compared
+WINDOW, SHORTEST = 8, 7  # frames over which motion is compared; all of a shorter clip
 NOISE = 1.0  # px
 SLACK = 0.05  # of the way that the points go: flow errs more on what is fast
 STRAIN = 0.06  # a frame and px of distance: what turns or comes nearer
 BORDER_SHARE = 0.5  # of the common border that must keep together
+BORDER_PAIRS = 1.0  # pairs a point of the smaller group, at least: things that pass have few
 REFUSED_PAIRS = 5  # of a border that does not keep together: surely two
 LEAVES_AFTER = 3  # frames outside of what moves
 FEWEST_SEEN = 24  # points of a group, summed over the frames; fewer name no pixel
@@ -46,8 +47,10 @@ class Points:
     picture moves.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, frames: int) -> None:
+        """frames: of the clip."""
         self.count = 0
+        self._shortest = max(1, min(SHORTEST, frames - 1))
         self._ids: Numbers = np.zeros(0, np.int64)  # ascending
         self._path: Places = np.zeros((0, WINDOW + 1, 2), np.float32)  # newest last
         self._age: Numbers = np.zeros(0, np.int64)
@@ -115,7 +118,7 @@ class Points:
 
     def _compare(self) -> None:
         """Pairs that are or were near each other: the largest difference so far."""
-        old = np.flatnonzero(self._age >= SHORTEST)
+        old = np.flatnonzero(self._age >= self._shortest)
         near_P2 = cKDTree(self._path[old, -1]).query_pairs(NEIGHBOURS, output_type="ndarray")
         keys = (self._ids[old][near_P2].min(1) << 32) + self._ids[old][near_P2].max(1)
         keys = np.concatenate([self._keys, np.setdiff1d(keys, self._keys)])
@@ -154,14 +157,17 @@ def join(
         if d < 1:
             heap.append((d, a, b, 1))
     heapq.heapify(heap)
-    root = list(range(count))
+    root, points = list(range(count)), [1] * count
     while heap:
         _, a, b, pairs = heapq.heappop(heap)
         if root[a] != a or root[b] != b or len(borders[a][b]) != pairs:
             continue  # joined since, or its border has grown
+        if pairs < BORDER_PAIRS * min(points[a], points[b]):
+            continue
         if len(borders[a]) < len(borders[b]):
             a, b = b, a
         root[b] = a
+        points[a] += points[b]
         del borders[a][b], borders[b][a]
         for c, more in borders[b].items():
             both = sorted(borders[a].get(c, []) + more)

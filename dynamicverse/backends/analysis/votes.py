@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dynamicverse.backends.analysis.background import Array
+from dynamicverse.backends.analysis.background import EPIPOLAR_FLOOR, Array
 from dynamicverse.backends.analysis.evidence import Evidence
 from dynamicverse.backends.analysis.working import FrameStore, Map, Scratch, WorkingClip
 
@@ -29,8 +29,10 @@ SPEED_FLOOR = 0.05  # working px a frame; slower is not told from noise
 SPEED_SHARE = 0.4  # of the speed of what moves near a pixel: slower is rest beside it
 SPEED_SHARE_FAR = 0.2  # of the speed of what moves anywhere
 NEIGHBOURHOOD = 0.2  # of the picture's longer side, standard deviation: what near means
-EPIPOLAR_SHARE = 0.25
-EPIPOLAR_NOISES = 1.5  # standard deviations a frame: errors of flow are not independent
+LINE_SHARE, LINE_NEAR = 0.25, 10.0  # the same off the epipolar lines, and px that are near
+LINE_SHARE_FAR = 0.08
+LINE_FLOOR = 0.02  # working px a frame off the lines, where the noise is at its floor
+LINE_NOISES = 5.0  # standard deviations above the floor, a frame: there, errors have structure
 NEAR, FAR = 8, 12  # frames to either side over which a scene's statistics are taken
 PARALLAX_NONE, PARALLAX_SURE = 0.06, 0.12  # share of the pixels outside what moves
 UNKNOWN = -0.3  # vote where flow says moving and the picture cannot confirm it
@@ -68,8 +70,8 @@ def vote(clip: WorkingClip, evidence: Iterable[Evidence], scratch: Scratch) -> V
     parallax_F = np.array([_parallax(coded[t], plane_F[t]) for t in range(count)])
     parallax_F = _median(parallax_F, FAR)
     rotating_F = np.clip((PARALLAX_SURE - parallax_F) / (PARALLAX_SURE - PARALLAX_NONE), 0, 1)
-    noise_F = EPIPOLAR_NOISES * _median(noise_F, NEAR)
-    epipolar_threshold_F = np.maximum(noise_F, EPIPOLAR_SHARE * epipolar_F)
+    noise_F = LINE_FLOOR + LINE_NOISES * (_median(noise_F, NEAR) - EPIPOLAR_FLOOR)
+    line_threshold_F = np.maximum(noise_F, LINE_SHARE_FAR * epipolar_F)
 
     def frame(t: int) -> Map:
         plane, raw, epipolar, epipolar_raw, rigid, rigid_raw = _decode(coded[t])[:AVERAGED]
@@ -77,10 +79,12 @@ def vote(clip: WorkingClip, evidence: Iterable[Evidence], scratch: Scratch) -> V
         slow_HW = _slow(plane, plane_F[t])
         seen_HW = w * _log(plane, slow_HW)
         rigid, rigid_raw = np.sqrt(rigid), np.sqrt(rigid_raw)
-        lines_HW, scene_HW = _log(epipolar, epipolar_threshold_F[t]), _log(rigid, RIGID_NOISES)
+        beside_HW = LINE_SHARE * _speed_near(epipolar, LINE_NEAR, LINE_FLOOR)
+        at_rest_HW = np.maximum(beside_HW, np.float32(line_threshold_F[t]))
+        lines_HW, scene_HW = _log(epipolar, at_rest_HW), _log(rigid, RIGID_NOISES)
         seen_HW += (1 - w) * np.maximum(lines_HW, scene_HW)
         flow_HW = w * _log(raw, slow_HW)
-        lines_HW = _log(epipolar_raw, epipolar_threshold_F[t])
+        lines_HW = _log(epipolar_raw, at_rest_HW)
         flow_HW += (1 - w) * np.maximum(lines_HW, _log(rigid_raw, RIGID_NOISES))
         doubt_HW = np.maximum(seen_HW, np.minimum(flow_HW, np.float32(UNKNOWN)))
         return np.where(seen_HW > 0, seen_HW, doubt_HW)
@@ -193,15 +197,19 @@ def _peak(speed_HW: Map, floor: float) -> float:
 
 def _slow(speed_HW: Map, peak: float) -> Map:
     """The speed that counts as rest, beside what moves near each pixel and anywhere."""
-    sigma = NEIGHBOURHOOD * max(speed_HW.shape)
-    fast_HW = np.where(speed_HW > SPEED_FLOOR, speed_HW, np.float32(0))
+    near_HW = _speed_near(speed_HW, NEIGHBOURHOOD * max(speed_HW.shape), SPEED_FLOOR)
+    slow_HW = np.minimum(SPEED_SHARE * near_HW, SPEED_SHARE * peak)
+    return np.maximum(slow_HW, np.float32(max(SPEED_SHARE_FAR * peak, SPEED_FLOOR)))
+
+
+def _speed_near(speed_HW: Map, sigma: float, floor: float) -> Map:
+    """The speed of what moves near each pixel, as `_peak`; sigma: px, what near means."""
+    fast_HW = np.where(speed_HW > floor, speed_HW, np.float32(0))
     squared_HW, sum_HW = (
         cv2.GaussianBlur(m, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
         for m in (fast_HW * fast_HW, fast_HW)
     )
-    near_HW = squared_HW / (sum_HW + np.float32(1e-6))
-    slow_HW = np.minimum(SPEED_SHARE * near_HW, SPEED_SHARE * peak)
-    return np.maximum(slow_HW, np.float32(max(SPEED_SHARE_FAR * peak, SPEED_FLOOR)))
+    return np.asarray(squared_HW / (sum_HW + np.float32(1e-6)))
 
 
 def _median(values_F: Array, radius: int) -> Array:
