@@ -101,7 +101,7 @@ def load(config: Config) -> Any:
 
 STAGE = Stage(
     name="tracks",
-    version=2,
+    version=3,
     reads=("scene_json", "rgb", "masks"),
     writes=("tracks",),
     settings=settings,

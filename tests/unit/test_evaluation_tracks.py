@@ -8,7 +8,7 @@ import pytest
 
 from dynamicverse.evaluation.flow import flow_scores
 from dynamicverse.evaluation.reference_cameras import refined_cameras
-from dynamicverse.evaluation.reprojection import carry, reprojection_scores
+from dynamicverse.evaluation.reprojection import ReprojectionScores, carry, reprojection_scores
 from dynamicverse.evaluation.tracking import THRESHOLDS, held, track_scores
 from dynamicverse.geometry.lie import se3, se3_inverse, so3_exp
 from dynamicverse.synthetic.scenes import Recipe, make_world
@@ -136,6 +136,33 @@ def test_exact_tracks_have_no_reprojection_error() -> None:
     )
     with pytest.raises(ValueError, match="over 20 frames"):
         reprojection_scores(exact.tracks_FN2, *given, span=20)
+
+
+def test_what_is_hidden_or_out_of_the_picture_is_no_loss() -> None:
+    """A camera that moves sideways past a wall; a screen comes before the middle of it."""
+    K = np.array([[50.0, 0, 20], [0, 50, 15], [0, 0, 1]])
+    frames, wall, moved = 9, 5.0, 1.0  # m; the wall moves by 10 px of 40
+    c2w_F44 = np.tile(np.eye(4), (frames, 1, 1))
+    c2w_F44[:, 0, 3] = np.linspace(0, moved, frames)
+    clear, screened = np.full((30, 40), wall, np.float32), np.full((30, 40), wall, np.float32)
+    screened[:, 10:20] = 2.0
+    x, y = np.meshgrid(np.arange(0.0, 40), np.arange(0.0, 30, 5))
+    start_N2 = np.stack([x.ravel(), y.ravel()], axis=1)
+    tracks_FN2 = start_N2 - np.linspace(0, 10, frames)[:, None, None] * [1, 0]
+    x_N = tracks_FN2[-1, :, 0]
+    out_N, hidden_N = x_N < 0, (x_N >= 10) & (x_N < 20)
+    seen_FN = np.ones((frames, len(start_N2)), bool)
+    seen_FN[4:, out_N | hidden_N] = False
+
+    def scores(seen_FN: np.ndarray) -> ReprojectionScores:
+        depth = [clear] * 8 + [screened]
+        return reprojection_scores(tracks_FN2, seen_FN, c2w_F44, K, depth.__getitem__)
+
+    assert scores(seen_FN).survival == 1
+    assert scores(seen_FN).points == len(start_N2) - (out_N | hidden_N).sum()
+    free = np.flatnonzero(~out_N & ~hidden_N)
+    seen_FN[-1, free[::4]] = False  # these could be seen
+    assert scores(seen_FN).survival == pytest.approx(0.75, abs=0.01)
 
 
 def test_what_lies_behind_another_surface_is_not_compared() -> None:

@@ -10,8 +10,9 @@ import pytest
 from moving_clips import carried, moved, shift, texture, turn
 
 from dynamicverse import backends
-from dynamicverse.backends.tracker import TrackSet, affine, seeding
+from dynamicverse.backends.tracker import TrackSet, affine, klt, seeding
 from dynamicverse.backends.tracker.klt import KltTracker
+from dynamicverse.backends.tracker.matching import Match, even, retry, step
 from dynamicverse.backends.tracker.trackset import Samples, assemble
 from dynamicverse.config import TracksConfig
 
@@ -105,6 +106,64 @@ def test_brightness_and_contrast_may_change() -> None:
     error_FN = errors(track(frames), straight)
     assert np.isfinite(error_FN[-1]).sum() > 40
     assert np.nanmedian(error_FN) < 0.1
+
+
+@pytest.mark.parametrize("gain", [0.5, 1.5])
+def test_exposure_may_jump(gain: float) -> None:
+    """Local brightness and contrast are evened out before points are matched."""
+    frames = [
+        np.clip(frame * (gain if i % 2 else 1.0), 0, 255).astype(np.uint8)
+        for i, frame in enumerate(clip(straight, 6))
+    ]
+    error_FN = errors(track(frames), straight)
+    assert np.isfinite(error_FN[1:]).sum(axis=1).min() > 60
+    assert np.nanmedian(error_FN) < 0.15
+
+
+def test_what_the_coarse_flow_misses_is_found_by_its_neighbours() -> None:
+    """Coarse flow may be wrong for a part of the picture whose surroundings it has right."""
+    frames, truth_2 = clip(straight, 2), np.array([4.7, -2.3])
+    grey = [even(np.ascontiguousarray(frame[..., 1])) for frame in frames]
+    points = seeding.seeds(grey[0], np.zeros((0, 2), np.float32), 16, 25)
+
+    def right(match: Match) -> float:
+        off_K = np.linalg.norm(match.points_K2 - points - truth_2, axis=1)
+        return float(np.mean((match.error_K < 1) & (off_K < 0.3)))
+
+    wrong = np.full((H, W, 2), 25, np.float32)
+    assert right(step(grey[0], grey[1], points, wrong, -wrong)) < 0.1
+    expected = np.tile(np.float32([6, -4]), (len(points), 1))
+    assert right(retry(grey[0], grey[1], points, expected)) > 0.9
+    nothing = np.zeros((0, 2), np.float32)
+    assert retry(grey[0], grey[1], nothing, nothing).error_K.shape == (0,)
+
+
+def test_a_point_whose_step_fails_is_recognised_among_its_neighbours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither try gets a step right between x0 and x1; the first appearance is there, though."""
+    x0, x1, frames = 90, 130, clip(lambda step: shift(2.0 * step, 0.0), 5)
+
+    def spoilt(original: Callable[..., Match]) -> Callable[..., Match]:
+        def found(
+            source: np.ndarray, target: np.ndarray, points: np.ndarray, *rest: object
+        ) -> Match:
+            match = original(source, target, points, *rest)
+            between = (points[:, 0] > x0) & (points[:, 0] < x1) & (points[:, 1] > 40)
+            return Match(match.points_K2, np.where(between, np.inf, match.error_K))
+
+        return found
+
+    for name in ("step", "retry"):
+        monkeypatch.setattr(klt, name, spoilt(getattr(klt, name)))
+    tracks = track(frames)
+    tracks_FN2, visible_FN, _ = tracks.dense(0, 5)
+    x, y = tracks_FN2[0].T
+    spoilt_N = (x > x0) & (x < x1 - 8) & (y > 50) & (y < H - 25)
+    assert spoilt_N.sum() >= 6
+    assert visible_FN[:, spoilt_N].mean() > 0.9
+    error_FN = errors(tracks, lambda step: shift(2.0 * step, 0.0))
+    assert np.nanmax(error_FN[:, spoilt_N]) < 0.3
 
 
 def covered_clip(first: int, last: int, count: int) -> tuple[list[np.ndarray], np.ndarray]:
@@ -284,11 +343,18 @@ def test_of_points_in_one_place_the_first_ranked_stays() -> None:
 def test_neighbour_motion_is_the_median_of_the_nearest() -> None:
     known = np.array([[0, 0], [1, 0], [0, 1], [100, 100]], np.float32)
     motion = np.array([[5, 0], [5, 2], [9, 1], [-50, -50]], np.float32)
-    found = seeding.neighbour_motion(np.zeros((1, 2), np.float32), known, motion, neighbours=3)
+    here = np.zeros((1, 2), np.float32)
+    found, apart = seeding.neighbour_motion(here, known, motion, neighbours=3)
     assert found.tolist() == [[5.0, 1.0]]
+    assert apart.tolist() == [1.0]  # of 1, 1 and 4
+    few, apart = seeding.neighbour_motion(here, known, motion, neighbours=5)
+    assert few.tolist() == [[0.0, 0.0]]
+    assert np.isinf(apart).all()
     nothing = np.zeros((0, 2), np.float32)
-    assert seeding.neighbour_motion(known, nothing, nothing).tolist() == [[0, 0]] * 4
-    assert seeding.neighbour_motion(nothing, known, motion).shape == (0, 2)
+    still, apart = seeding.neighbour_motion(known, nothing, nothing)
+    assert still.tolist() == [[0, 0]] * 4
+    assert np.isinf(apart).all()
+    assert seeding.neighbour_motion(nothing, known, motion)[0].shape == (0, 2)
 
 
 # affine templates

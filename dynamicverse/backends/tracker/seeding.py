@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import cKDTree
 
 from dynamicverse.backends.tracker.matching import WINDOW, Grey, Points
 
@@ -96,11 +97,16 @@ def duplicates(
 
 def neighbour_motion(
     points_K2: Points, known_N2: Points, motion_N2: Points, neighbours: int = 8
-) -> Points:
-    """Median motion of the nearest points whose motion is known, (K,2); zero without any."""
-    count = min(neighbours, len(known_N2))
-    if count == 0 or len(points_K2) == 0:
-        return np.zeros_like(points_K2)
-    distance_KN = np.square(points_K2[:, None] - known_N2).sum(axis=2)
-    nearest_KM = np.argpartition(distance_KN, count - 1, axis=1)[:, :count]
-    return np.median(motion_N2[nearest_KM], axis=1).astype(np.float32)
+) -> tuple[Points, npt.NDArray[np.float32]]:
+    """Median motion of the nearest points whose motion is known, (K,2).
+
+    And how far (K) the motions of those points are from it, in the median. With fewer than
+    `neighbours` points, which prove nothing: zero, and inf.
+    """
+    if len(known_N2) < neighbours or len(points_K2) == 0:
+        return np.zeros_like(points_K2), np.full(len(points_K2), np.inf, np.float32)
+    _, nearest = cKDTree(known_N2).query(points_K2, neighbours)
+    motion_KM2 = motion_N2[np.reshape(nearest, (len(points_K2), neighbours))]
+    median_K2 = np.asarray(np.median(motion_KM2, axis=1), np.float32)
+    apart_KM = np.linalg.norm(motion_KM2 - median_K2[:, None], axis=2)
+    return median_K2, np.asarray(np.median(apart_KM, axis=1), np.float32)
