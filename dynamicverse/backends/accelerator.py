@@ -22,6 +22,7 @@ Result = TypeVar("Result")
 Rgb = npt.NDArray[np.uint8]
 
 _END: Any = object()
+_AS_THEY_ARE = (torch.bool, torch.uint8)
 
 
 def package(module: str, backend: str, install: str) -> ModuleType:
@@ -88,7 +89,7 @@ def upload(frames: Sequence[Rgb], where: torch.device) -> torch.Tensor:
 
 
 class Coming:
-    """Tensors on their way from the device, as arrays of single precision or booleans.
+    """Tensors on their way from the device, as arrays of bytes, booleans or single precision.
 
     From a GPU they come through pinned memory, which is several times as fast, and which the
     arrays keep. Made where the tensors were computed; the next may be launched meanwhile.
@@ -96,7 +97,9 @@ class Coming:
 
     def __init__(self, *values: torch.Tensor) -> None:
         self._ready: torch.cuda.Event | None = None
-        self._host = [self._sent(one if one.dtype == torch.bool else one.float()) for one in values]
+        self._host = [
+            self._sent(one if one.dtype in _AS_THEY_ARE else one.float()) for one in values
+        ]
         if any(one.is_cuda for one in values):
             self._ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._ready.record()

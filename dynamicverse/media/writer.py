@@ -135,5 +135,7 @@ class VideoWriter:
 
     def abort(self) -> None:
         """Leave nothing behind."""
-        self._container.close()
-        self._temporary.unlink(missing_ok=True)
+        try:
+            self._container.close()  # on a full disk it raises, too
+        finally:
+            self._temporary.unlink(missing_ok=True)

@@ -28,7 +28,7 @@ from dynamicverse.scene import UNFINISHED, Scene
 MAX_SMALL = 256 << 20  # plans, manifests, ledgers: never larger
 ATTEMPTS = 4
 REQUESTS = 32  # under way at once
-ABANDONED_SECONDS = 600.0  # nobody who writes a file leaves it alone for so long
+ABANDONED_SECONDS = 3600.0  # nobody who writes a file leaves it alone for so long
 TRANSFERS = 8  # of one scene's files; several scenes may be on their way at once
 CREDENTIAL_ERRORS = ("NoCredentialsError", "PartialCredentialsError")  # of botocore
 T = TypeVar("T")
@@ -179,9 +179,12 @@ class Store:
         if self.local is None:
             return
         oldest = time.time() - older_than
-        for path, status in self._walk(self.local, folder):
-            if path.endswith(UNFINISHED) and status.st_mtime <= oldest:
-                (self.local / path).unlink(missing_ok=True)
+        for directory, _, names in os.walk(self.local / folder):
+            for name in names:
+                path = Path(directory, name)
+                with suppress(FileNotFoundError):  # its writer may just finish
+                    if name.endswith(UNFINISHED) and path.stat().st_mtime <= oldest:
+                        path.unlink()
 
     def concurrently(
         self, function: Callable[[U], T], items: Iterable[U], at_once: int = REQUESTS

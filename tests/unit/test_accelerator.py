@@ -47,6 +47,11 @@ def test_rows_of_several_tensors_come_together() -> None:
     assert rows[0][0].dtype == np.float32
 
 
+def test_labels_come_as_bytes() -> None:
+    (label,) = Coming(torch.tensor([7, 255], dtype=torch.uint8)).arrived()
+    assert (label.dtype, label.tolist()) == (np.uint8, [7, 255])
+
+
 def test_out_of_memory_halves_the_batch_for_good_and_says_so() -> None:
     notes: list[str] = []
     tried: list[int] = []

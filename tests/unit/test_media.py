@@ -384,6 +384,26 @@ class TestVideoWriter:
         frames, _, _ = read(path)
         assert frames[0].shape == (78, 102, 3)
 
+    def test_a_full_disk_leaves_no_file(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The container cannot write its end either."""
+
+        class Full:
+            def __init__(self, real: Any) -> None:
+                self.real = real
+
+            def close(self) -> None:
+                self.real.close()
+                raise OSError(errno.ENOSPC, "no space left")
+
+        writer = VideoWriter(tmp_path / "i.mp4", 160, 96)
+        writer.write(FRAMES[0])
+        monkeypatch.setattr(writer, "_container", Full(writer._container))
+        with pytest.raises(OSError, match="no space left"):
+            writer.abort()
+        assert list(tmp_path.iterdir()) == []
+
     def test_a_failure_leaves_nothing(self, tmp_path: Path) -> None:
         writer = VideoWriter(tmp_path / "f.mp4", 160, 96)
         with pytest.raises(KeyError), writer:

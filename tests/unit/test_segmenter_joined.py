@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dynamicverse.backends.segmenter.joined import Coming, Joined
+from dynamicverse.backends.segmenter.joined import Joined
 from dynamicverse.backends.segmenter.pictures import Pictures
 
 CPU = torch.device("cpu")
@@ -33,7 +33,7 @@ def test_labels_come_in_order_once_all_scores_of_a_frame_are_there(packed: bool)
     assert (first, label_HW.tolist()) == (0, [[7, 9, 0]])
     joined.add(1, False, 9, _scores(3, -1, -1))
     joined.add(2, False, 7, _scores(2, 0, -1))
-    found = [Coming(t, label_HW).arrived() for t, label_HW in joined.ready()]
+    found = [(t, label_HW.numpy()) for t, label_HW in joined.ready()]
     assert [t for t, _ in found] == [1, 2]
     np.testing.assert_array_equal(found[0][1], [[9, 0, 0]])
     np.testing.assert_array_equal(found[1][1], [[7, 9, 9]])

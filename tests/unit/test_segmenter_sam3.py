@@ -314,7 +314,7 @@ def test_so_many_instances_and_no_more_are_followed(
     monkeypatch.setattr(sam3, "MOST", 4)
     answers = list(steady._asked(Clip(2), ["car", "dog"]))
     assert all(len(found) <= 4 for _, found in answers)
-    assert steady.notes == ["the names found 4 instances: further ones were left out"]
+    assert steady.notes == ["the names found 4 instances: if there are more, they were left out"]
 
 
 def test_duplicates_and_specks_are_found_without_a_download(backend: Sam3) -> None:

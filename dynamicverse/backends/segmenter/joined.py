@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from dynamicverse.backends.analysis import Labels
-
 Png = npt.NDArray[np.uint8]  # an encoded picture
 
 
@@ -91,22 +89,3 @@ def _png(label_HW: Tensor) -> Png:
 
 def _read(png: Png) -> Tensor:
     return torch.from_numpy(cv2.imdecode(png, cv2.IMREAD_UNCHANGED))
-
-
-class Coming:
-    """The labels (H,W) of a frame on their way from the device."""
-
-    def __init__(self, frame: int, label_HW: Tensor) -> None:
-        self._frame, self._host_HW = frame, label_HW
-        self._ready: torch.cuda.Event | None = None
-        if label_HW.is_cuda:
-            self._host_HW = torch.empty(label_HW.shape, dtype=torch.uint8, pin_memory=True)
-            self._host_HW.copy_(label_HW, non_blocking=True)
-            self._ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._ready.record()
-
-    def arrived(self) -> tuple[int, Labels]:
-        """The frame and its labels; waits for them."""
-        if self._ready is not None:
-            self._ready.synchronize()
-        return self._frame, np.asarray(self._host_HW.numpy(), np.uint8)

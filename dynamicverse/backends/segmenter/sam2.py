@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from dynamicverse.backends import BackendInfo, weights
-from dynamicverse.backends.accelerator import Network, Rgb, ahead, package, upload
+from dynamicverse.backends.accelerator import Coming, Network, Rgb, ahead, package, upload
 from dynamicverse.backends.analysis import ClipReader, Labels
 from dynamicverse.backends.segmenter import CoarseReader
-from dynamicverse.backends.segmenter.joined import Coming, Joined
+from dynamicverse.backends.segmenter.joined import Joined
 from dynamicverse.backends.segmenter.pictures import Pictures
 from dynamicverse.backends.segmenter.sam2_steps import TOGETHER, Followed, Picture, Steps
 from dynamicverse.config import SegmentationConfig
@@ -88,18 +88,18 @@ class Sam2(Network):
         count = len(clip)
         starts = [t for t, found in prompts.items() for _ in found]
         joined = Joined(starts, count, clip.size, self._where, packed=count > HELD)
-        coming: deque[Coming] = deque()
+        coming: deque[tuple[int, Coming]] = deque()
         held = count if count <= HELD else 2 * BATCH
         with closing(Pictures(clip.rgb, count, self._encoded, BATCH, held)) as pictures:
             turns = self._at_once if count <= HELD else self._there_and_back
             for _ in turns(_Clip(clip.size, count, prompts, pictures, joined)):
                 for t, label_HW in joined.ready():
-                    coming.append(Coming(t, label_HW))
+                    coming.append((t, Coming(label_HW)))
                     if len(coming) > BEHIND:  # they come while the next are launched
-                        yield coming.popleft().arrived()
+                        yield _arrived(*coming.popleft())
                 yield None
             while coming:
-                yield coming.popleft().arrived()
+                yield _arrived(*coming.popleft())
 
     def _at_once(self, clip: _Clip) -> Iterator[None]:
         """All objects take a step at a time; yields after each.
@@ -177,6 +177,11 @@ def prompts_of(objects: DynamicObjects) -> Prompts:
             best = max(item.position, key=lambda p: _area(p.box))
             prompts.setdefault(best.frame, []).append((item.tracking_id, list(best.box)))
     return prompts
+
+
+def _arrived(frame: int, coming: Coming) -> tuple[int, Labels]:
+    (label_HW,) = coming.arrived()
+    return frame, label_HW
 
 
 def _area(box: Any) -> float:

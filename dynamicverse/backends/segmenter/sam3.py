@@ -128,7 +128,9 @@ class Sam3(Sam2):
                     break
                 yield answer.frame_idx, self._found(session, answer)
             if len(session.obj_ids) >= MOST:
-                self.notes.append(f"the names found {MOST} instances: further ones were left out")
+                self.notes.append(
+                    f"the names found {MOST} instances: if there are more, they were left out"
+                )
 
     def _ask(self, session: Any, name: str) -> None:
         """Add a prompt; of a long name the first words."""
