@@ -86,7 +86,7 @@ def test_instance_is_the_majority_of_labels(tmp_path: Path) -> None:
     for frame in range(4):
         masks.write(scene.mask(frame), labels[frame])
     found = spans(4, *[(0, 0, 4)] * 5)
-    found.visible_M[found.track_M == 4] = False
+    found.visible_M[slice(*found.offsets_N1[4:6])] = False
     assert instances(found, scene).tolist() == [0, 7, 0, 200, 0]
 
 

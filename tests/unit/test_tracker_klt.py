@@ -439,8 +439,8 @@ def test_samples_become_tracks_with_gaps() -> None:
     assert tracks.visible_M.tolist() == [True, True, False, True, True, True]
     assert tracks.positions_M2[2].tolist() == [3.0, 4.0]  # held
     assert tracks.confidence_M[2] == 0
-    assert tracks.frame_M.tolist() == [0, 1, 2, 3, 1, 2]
-    assert tracks.track_M.tolist() == [0, 0, 0, 0, 1, 1]
+    assert tracks.first_N.tolist() == [0, 1]
+    assert tracks.offsets_N1.tolist() == [0, 4, 6]
 
 
 def test_dense_holds_positions_outside_the_span() -> None:

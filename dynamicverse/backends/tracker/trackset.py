@@ -51,17 +51,6 @@ class TrackSet:
         """Frames each track spans."""
         return np.diff(self.offsets_N1)
 
-    @property
-    def track_M(self) -> npt.NDArray[np.int64]:
-        """The track each sample belongs to."""
-        return np.repeat(np.arange(len(self)), self.length_N)
-
-    @property
-    def frame_M(self) -> npt.NDArray[np.int64]:
-        """The frame of each sample."""
-        within = np.arange(len(self.visible_M)) - np.repeat(self.offsets_N1[:-1], self.length_N)
-        return within + np.repeat(self.first_N.astype(np.int64), self.length_N)
-
     def visible_count_N(self) -> npt.NDArray[np.int64]:
         """In how many frames each track is visible."""
         so_far_M1 = np.concatenate([[0], np.cumsum(self.visible_M, dtype=np.int64)])
