@@ -6,6 +6,9 @@ OUT ?= data
 WORKERS ?= 1
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt
 
+# the tests start hundreds of processes: written bytecode halves what most of them compute
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-unit lint format generate tools locks images e2e bench bench-ba bench-engine bench-prior bench-motion clean
 
@@ -72,8 +75,7 @@ images: setup  ## build the images with podman or docker; IMAGES="--tag e2e --to
 
 E2E ?=
 e2e: setup  ## end-to-end tests on the cluster of KUBECONFIG; E2E=options (docs/cluster.md)
-	$(BIN)/python -m pytest tests/e2e -p no:cacheprovider -n 6 --dist loadfile -m 'not alone' $(E2E) || [ $$? -eq 5 ]
-	$(BIN)/python -m pytest tests/e2e -p no:cacheprovider -m alone $(E2E) || [ $$? -eq 5 ]
+	$(BIN)/python -m pytest tests/e2e -p no:cacheprovider -n 6 --dist loadfile --no-loadscope-reorder $(E2E) || [ $$? -eq 5 ]
 
 bench: setup build/bikes.mp4  ## speed and memory of the embedded pipeline on this machine
 	$(BIN)/python benchmarks/pipeline.py --clip build/bikes.mp4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -10,6 +11,22 @@ import pytest
 # Workers of xdist and the processes of the tests share the cores: threads of OpenMP that wait
 # actively take them from each other. Read when OpenMP starts, so before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Side by side, more threads than cores only cost; set before NumPy and torch are imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_configure() -> None:
+    from textures import remember
+
+    remember()
+
+
+def pytest_collection_finish() -> None:
+    """All modules are loaded and stay: the garbage collector need not look at them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -94,13 +94,14 @@ class Degenerate:
     motion: str
     moving: int
     statuses: set[str]
+    size: tuple[int, int] = (160, 96)
 
 
 DEGENERATE = {
     "one-frame": Degenerate(1, "static", 0, {"too_short"}),
     # two neighbouring frames of a slow orbit hardly differ: any status with a reason is right
     "two-frames": Degenerate(
-        2, "orbit", 0, {"too_short", "full", "failed", "rotation_only", "static_camera"}
+        2, "orbit", 0, {"too_short", "full", "failed", "rotation_only", "static_camera"}, (320, 192)
     ),
     "static-camera": Degenerate(12, "static", 1, {"static_camera"}),
     "still-life": Degenerate(12, "static", 0, {"static_camera"}),
@@ -114,7 +115,7 @@ def degenerate(tmp_path_factory: pytest.TempPathFactory, clip: ClipMaker) -> Pat
     """The tree of all degenerate clips: one run, as each start costs seconds."""
     folder = tmp_path_factory.mktemp("degenerate")
     sources = [
-        str(clip(name, frames=known.frames, motion=known.motion, objects=known.moving))
+        str(clip(name, known.frames, known.motion, known.moving, known.size))
         for name, known in DEGENERATE.items()
     ]
     result = dynamicverse("run", *sources, "--out", str(folder), "--json")

@@ -80,7 +80,8 @@ def test_sources_are_read_from_s3(tmp_path: Path, clip: ClipMaker) -> None:
 def test_a_throttling_store_is_asked_again(
     tmp_path: Path, clip: ClipMaker, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, stages = str(clip("room")), ("--stages", "ingest,keyframes")
+    source = str(clip("throttled", frames=16, size=(160, 96)))
+    stages = ("--stages", "ingest,keyframes")
     with throttled(s3, every=12) as (endpoint, refused):
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         done = dynamicverse("run", source, "--out", f"s3://{BUCKET}/slow", *stages, "--json")

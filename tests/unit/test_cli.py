@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -40,18 +39,18 @@ def test_every_command_has_help(command: str) -> None:
 
 
 def test_schemas_are_listed_and_valid() -> None:
-    names = dynamicverse("schema").out.split()
+    names = within("schema").out.split()
     assert {"scene", "dynamic_objects", "captions", "manifest"} <= set(names)
     for name in names:
         schema = within("schema", name).json()
         jsonschema.Draft202012Validator.check_schema(schema)
-    wrong = dynamicverse("schema", "scne")
+    wrong = within("schema", "scne")
     assert wrong.code == 65
     assert "did you mean 'scene'?" in wrong.err
 
 
 def test_doctor_names_every_backend() -> None:
-    findings = dynamicverse("doctor", "--json").json()
+    findings = within("doctor", "--json").json()
     usable = {(f["kind"], f["name"]) for f in findings if f["usable"]}
     for kind, name in (
         ("flow backend", "dis"),
@@ -73,11 +72,11 @@ def test_doctor_names_every_backend() -> None:
     ],
 )
 def test_an_empty_root_is_one_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    result = dynamicverse(*(a.replace("{root}", str(tmp_path)) for a in arguments))
+    result = within(*(a.replace("{root}", str(tmp_path)) for a in arguments))
     assert result.code == 65
     assert len(result.err.strip().splitlines()) == 1
     assert result.err.startswith("dynamicverse: error: ")
 
 
 def test_an_empty_quarantine_is_no_error(tmp_path: Path) -> None:
-    assert json.loads(dynamicverse("quarantine", "list", str(tmp_path), "--json").out) == []
+    assert within("quarantine", "list", str(tmp_path), "--json").json() == []

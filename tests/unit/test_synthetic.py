@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from program import dynamicverse
+from textures import forget
 
 from dynamicverse.errors import ConfigError, MissingModelError
 from dynamicverse.formats import depth_exr, flow_png, images, masks, poses, tracks
@@ -193,6 +194,7 @@ def test_things_stand_on_the_floor(kind: Kind) -> None:
 def test_a_clip_is_written_whole_and_again_the_same(tmp_path: Path) -> None:
     recipe = Recipe("articulated", 4, 3, SIZE)
     layout = write_clip(tmp_path / "one", recipe)
+    forget()
     again = write_clip(tmp_path / "two", recipe)
     scene, exact = layout.scene, Truth(make_world(recipe))
     assert digests(tmp_path / "one") == digests(tmp_path / "two")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from scene_tree import write_tree
 from vlm_server import MODEL, VlmServer, says, vlm_server
 
 from dynamicverse import config, stages
+from dynamicverse.backends.analysis import openai
+from dynamicverse.backends.analysis.confirm import Measured, measure
 from dynamicverse.backends.analysis.openai import VlmAnalysis
+from dynamicverse.backends.analysis.working import Scratch
 from dynamicverse.config import AnalysisConfig, VlmConfig
 from dynamicverse.curation.sources import Source
 from dynamicverse.errors import AnswerError, MissingModelError
@@ -35,6 +39,23 @@ CLIP = LayeredClip(COUNT, layers=(MOVER,), keyframes=KEYFRAMES)
 def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DYNAMICVERSE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("DASHSCOPE_API_KEY", raising=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def measured_once() -> Iterator[None]:
+    """The motion of CLIP, which most of these tests ask about, is measured once."""
+    known: list[Measured] = []
+    with Scratch() as kept, pytest.MonkeyPatch.context() as patch:
+
+        def remembered(motion: Any, clip: Any, scratch: Scratch, progress: Any) -> Measured:
+            if clip is not CLIP:
+                return measure(motion, clip, scratch, progress)
+            if not known:
+                known.append(measure(motion, clip, kept, progress))
+            return known[0]
+
+        patch.setattr(openai, "measure", remembered)
+        yield
 
 
 def thousandths(x0: float, y0: float, x1: float, y1: float) -> list[int]:
