@@ -10,6 +10,7 @@ it saves them all in one file. To publish, with SBOM and provenance, use docker-
 from __future__ import annotations
 
 import argparse
+import hashlib
 import shlex
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ TARGETS = (
     "control", "ingest", "keyframes", "analysis", "segmentation", "tracks", "depth",
     "reconstruction", "captions", "report",
 )  # fmt: skip
+SHARED = ("core", "torch", "package")  # the later ones stand on the first
 PREFIX = "localhost/dynamicverse"
 
 
@@ -40,27 +42,52 @@ def builder() -> str:
 
 
 def build(tag: str, base_image: str | None, torch: str, options: Sequence[str]) -> None:
-    """Build every target; the later ones find the common layers in the cache.
-
-    The stage with torch is built once and named: to find it in the cache, podman reads all of
-    its files again, for every target that stands on it.
-    """
+    """Build every target. What they share is built once and named, because to find a stage in
+    its cache podman goes through the stage's steps again for every target that stands on it."""
     arguments = [f"--build-arg=TORCH={torch}"]
     if base_image:
         arguments.append(f"--build-arg=BASE_IMAGE={base_image}")
-    torch_base = f"{PREFIX}/torch:{tag}"
-    for target, name in (("torch", torch_base), *zip(TARGETS, names(tag), strict=True)):
-        start = time.monotonic()
-        command = [builder(), "build", "--target", target, "--tag", name, *arguments, *options]
-        file = str(ROOT / "images" / "Dockerfile")
-        done = subprocess.run(
-            [*command, "--file", file, str(ROOT)], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            sys.exit(f"{shlex.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
-        if target == "torch":
-            arguments.append(f"--build-arg=TORCH_BASE={torch_base}")
-        print(f"built {name} in {time.monotonic() - start:.0f} s", flush=True)
+    made_from = f"{PREFIX}/torch:{_inputs(arguments, base_image)}"
+    for target in SHARED:
+        name = f"{PREFIX}/{target}:{tag}"
+        if target == "torch" and _image_id(made_from):  # podman would read 2 GB to find it
+            _run(builder(), "tag", made_from, name)
+        else:
+            _build(target, name, [*arguments, *options])
+        arguments.append(f"--build-arg={target.upper()}_BASE={name}")
+    _run(builder(), "tag", f"{PREFIX}/torch:{tag}", made_from)
+    for target, name in zip(TARGETS, names(tag), strict=True):
+        _build(target, name, [*arguments, *options])
+
+
+def _image_id(name: str) -> str:
+    """Empty if there is no such image."""
+    command = [builder(), "image", "inspect", "--format", "{{.Id}}", name]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _inputs(arguments: Sequence[str], base_image: str | None) -> str:
+    """A digest of all that decides what is in the image with torch."""
+    files = [ROOT / "images" / "Dockerfile", ROOT / "images" / "cpu_test_torch.py"]
+    files += sorted((ROOT / "images" / "locks").iterdir())
+    base = _image_id(base_image) if base_image else ""
+    found = hashlib.sha256(repr((arguments, base)).encode())
+    for file in files:
+        found.update(file.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def _build(target: str, name: str, options: Sequence[str]) -> None:
+    start = time.monotonic()
+    file = str(ROOT / "images" / "Dockerfile")
+    _run(builder(), "build", "--target", target, "--tag", name, *options, "--file", file, str(ROOT))
+    print(f"built {name} in {time.monotonic() - start:.0f} s", flush=True)
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{shlex.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
 
 
 def save(tag: str, archive: Path) -> None:

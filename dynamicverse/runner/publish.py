@@ -5,7 +5,7 @@ from __future__ import annotations
 from dynamicverse import stages
 from dynamicverse.report.dataset import MAX_SCENES, build_index
 from dynamicverse.runner import quarantine, records
-from dynamicverse.runner.store import Store, Workspace, scratch_folder
+from dynamicverse.runner.store import ABANDONED_SECONDS, Store, Workspace, scratch_folder
 from dynamicverse.scene import Scene, sanitise
 
 
@@ -15,6 +15,7 @@ def publish_index(store: Store, dataset: str) -> str:
         r.model_dump(mode="json", include={"name", "stage", "reason", "message"})
         for r in quarantine.records(store, dataset)
     ]
+    store.sweep(dataset, ABANDONED_SECONDS, deep=False)  # earlier pages that were cut short
     with scratch_folder(store) as scratch:
         workspace = Workspace(store, scratch)
         if not workspace.remote:

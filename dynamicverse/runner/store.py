@@ -170,16 +170,18 @@ class Store:
             else:
                 self._retry(lambda: self.fs.rm_file(self._path(relative)))
 
-    def sweep(self, folder: str, older_than: float) -> None:
-        """Remove what killed writers left unfinished below a folder, last touched more than so
-        many seconds ago: a younger file may be in the hands of another process.
+    def sweep(self, folder: str, older_than: float, *, deep: bool = True) -> None:
+        """Remove what killed writers left unfinished in a folder (and, if deep, below it), last
+        touched more than so many seconds ago: a younger file may be in another process's hands.
 
         An object store keeps nothing unfinished under a name.
         """
         if self.local is None:
             return
         oldest = time.time() - older_than
-        for directory, _, names in os.walk(self.local / folder):
+        for directory, folders, names in os.walk(self.local / folder):
+            if not deep:
+                folders.clear()
             for name in names:
                 path = Path(directory, name)
                 with suppress(FileNotFoundError):  # its writer may just finish

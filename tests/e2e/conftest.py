@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
@@ -16,7 +17,7 @@ import build_images as images
 import pytest
 from clips import make_clips, real_data
 from disturbed import STAGES, Disturbed
-from harness import Kube, install, run
+from harness import Kube, install, run, wait_for
 from program import digests, dynamicverse
 from s3_server import S3
 
@@ -168,6 +169,38 @@ def s3(
     server.stop()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First what disturbs the whole cluster, then what may run beside it (see `calm`)."""
+
+    def order(item: pytest.Item) -> int:
+        return 0 if item.get_closest_marker("disturbs") else 2 - _is_unshaken(item)
+
+    items.sort(key=order)
+
+
+def _is_unshaken(item: pytest.Item) -> bool:
+    return item.get_closest_marker("unshaken") is not None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def calm(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """What disturbs the whole cluster runs first, and the other workers of xdist wait for its end.
+
+    Fixtures of the session come before this one: what they make is made in the meantime.
+    """
+    over = _shared(tmp_path_factory) / "nothing-disturbs"
+    first = next((i for i in request.session.items if i.get_closest_marker("disturbs")), None)
+    if first is not None and first.path == request.path:
+        yield
+        over.touch()
+        return
+    if first is not None and not _is_unshaken(request.node):
+        wait_for("an end of what disturbs the cluster", over.exists, 900)
+    yield
+
+
 def _command(request: pytest.FixtureRequest, option: str) -> list[str]:
     command = request.config.getoption(option)
     if not command:
@@ -191,11 +224,30 @@ def start_kubelet(request: pytest.FixtureRequest) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def clips(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with six short videos: three real ones where they are at hand, else rendered."""
-    folder = tmp_path_factory.mktemp("clips")
-    make_clips(folder, real_data())
-    return folder
+    return _once(tmp_path_factory, "clips", lambda folder: make_clips(folder, real_data()))
+
+
+def _shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run that all workers of xdist see."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+def _once(
+    tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]
+) -> Path:
+    """A folder that the first worker that asks has made; the others wait for it."""
+    found = _shared(tmp_path_factory) / name
+    with found.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not found.exists():
+            unfinished = found.with_suffix(".unfinished")
+            unfinished.mkdir()
+            make(unfinished)
+            unfinished.rename(found)
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -223,7 +275,9 @@ def disturbed(kube: Kube, s3: S3, source: str, root: str) -> Disturbed:
 @pytest.fixture(scope="session")
 def reference(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Path → digest of the outputs that every disturbed run must reach in the end."""
-    root = tmp_path_factory.mktemp("reference")
-    done = dynamicverse("run", str(clips), "--out", str(root), "--stages", ",".join(STAGES))
-    assert done.code == 0, done.err
-    return digests(root)
+
+    def make(root: Path) -> None:
+        done = dynamicverse("run", str(clips), "--out", str(root), "--stages", ",".join(STAGES))
+        assert done.code == 0, done.err
+
+    return digests(_once(tmp_path_factory, "reference", make))

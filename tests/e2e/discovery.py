@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -69,11 +71,16 @@ def discovery(namespace: str) -> Iterator[str]:
         "endpoints": (api.list_namespaced_endpoints, endpoint_targets),
     }
 
+    @lru_cache(maxsize=len(roles))
+    def listed(role: str, second: int) -> bytes:
+        """For all jobs that ask in this second."""
+        ask, targets = roles[role]
+        items = json.loads(ask(namespace, resource_version="0", _preload_content=False).data)
+        return json.dumps([t for item in items["items"] for t in targets(item)]).encode()
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            ask, targets = roles[self.path.strip("/")]
-            listed = json.loads(ask(namespace, _preload_content=False).data)["items"]
-            body = json.dumps([target for item in listed for target in targets(item)]).encode()
+            body = listed(self.path.strip("/"), int(time.monotonic()))
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.end_headers()

@@ -6,7 +6,8 @@
 #   tests/e2e/local-cluster.sh                         all of what follows
 #   tests/e2e/local-cluster.sh up                      a new cluster with the images, built from here
 #   tests/e2e/local-cluster.sh test [PYTEST-OPTION…]   on the cluster that is up
-#   tests/e2e/local-cluster.sh down                    end it and remove what it has stored
+#   tests/e2e/local-cluster.sh down                    end it; its images stay, for the next one
+#   tests/e2e/local-cluster.sh purge                   end it and remove all that it has stored
 # CLUSTER_SCRIPTS=… PYTHON=… choose others; WORKERS=… is how many tests run side by side.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -19,8 +20,10 @@ work=$state-e2e # what the tests share with the cluster
 vllm=localhost/dynamicverse/vllm-cpu:e2e
 export CLUSTER_STATE=$state PATH="$(dirname "$python"):$PATH" CONTAINERS_CONF=$work/containers.conf
 
-down() {
-    "$scripts/down.sh" --purge >/dev/null || echo "the cluster did not end cleanly: $scripts/down.sh" >&2
+export GOGC=${GOGC:-400} # of all parts of the cluster: here is more memory than there are cores
+
+down() { # [--purge]
+    "$scripts/down.sh" "$@" >/dev/null || echo "the cluster did not end cleanly: $scripts/down.sh" >&2
     rm -rf "$work"
 }
 
@@ -84,10 +87,10 @@ SH
     start=$SECONDS
     wait "$cluster" || { cat "$work/cluster.log" >&2; exit 1; }
     trap - EXIT
-    # one stream, because all of them share layers
     names=$(cd "$root/images" && "$python" -c 'import build_images; print(*build_images.names("e2e"))')
     # shellcheck disable=SC2086
-    podman save --quiet --multi-image-archive $names "$vllm" |
+    "$python" "$here/missing_layers.py" \
+        "$state/ctd/root/io.containerd.content.v1.content/blobs/sha256" $names "$vllm" |
         "$scripts/load-image" /dev/stdin >/dev/null
     echo "images in the cluster: $((SECONDS - start)) s"
 }
@@ -104,11 +107,12 @@ case ${1:-all} in
 up) up ;;
 test) run_tests "${@:2}" ;;
 down) down ;;
+purge) down --purge ;;
 all)
     trap down EXIT # quiet: pytest's summary stays the last line
     "$0" up
-    run_tests -m alone # it disturbs the whole cluster
-    run_tests -n "${WORKERS:-6}" --dist loadfile -m "not alone" # they mostly wait
+    # side by side: they mostly wait. In the order of conftest.py
+    run_tests -n "${WORKERS:-6}" --dist loadfile --no-loadscope-reorder
     ;;
 *) sed -n '2,/^set/{/^#/s/^# \?//p}' "$0"; exit 64 ;;
 esac

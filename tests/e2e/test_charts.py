@@ -28,7 +28,7 @@ from releases import Release
 from rendered import render
 from s3_server import S3
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.timeout(1500), pytest.mark.unshaken]  # a server starts for a minute
 OUT = "s3://scenes/charts"
 CLAIM = "tiny-qwen"  # of the preset ci-cpu
 API_KEY = "only-for-tests"

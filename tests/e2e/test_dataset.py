@@ -13,6 +13,7 @@ from s3_server import S3
 
 from dynamicverse import stages
 
+pytestmark = pytest.mark.timeout(1500)  # with the wait for calm
 ROOT = "s3://scenes/run"
 SHARD_SCENES = 2
 SHARDS = 3
@@ -20,8 +21,8 @@ STAGE_PODS = SHARDS * len(stages.NAMES)
 
 
 @pytest.fixture(scope="module")
-def finished(kube: Kube, source: str, measured: Measured) -> Workflow:
-    """The dataset, processed."""
+def finished(kube: Kube, source: str, local: Path, measured: Measured) -> Workflow:
+    """The dataset, processed. `local` is made while all wait for calm."""
     name = kube.submit(source=source, root=ROOT, dataset="clips", shard_scenes=SHARD_SCENES)
     done = kube.wait(name, 1500)
     assert done.phase == "Succeeded", done.explain()
@@ -31,7 +32,7 @@ def finished(kube: Kube, source: str, measured: Measured) -> Workflow:
     return done
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def local(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same scenes, made on this machine without a cluster."""
     root = tmp_path_factory.mktemp("local")

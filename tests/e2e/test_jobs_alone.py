@@ -12,6 +12,8 @@ from s3_server import S3
 
 from dynamicverse import stages
 
+pytestmark = pytest.mark.unshaken  # nothing here needs Argo or an answer in time
+
 
 @pytest.fixture(scope="module")
 def planned(kube: Kube, s3: S3, source: str) -> str:

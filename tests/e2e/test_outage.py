@@ -1,4 +1,4 @@
-"""Parts of the cluster go away. Everything else on the cluster feels it: it runs by itself."""
+"""Parts of the cluster go away. Everything else on the cluster feels it: most tests wait."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from disturbed import Disturbed
 from s3_server import S3
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.disturbs
 
 
 @pytest.fixture

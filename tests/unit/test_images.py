@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -55,6 +57,30 @@ def test_the_last_layer_is_the_code_and_the_user_is_not_root(target: str) -> Non
     assert "USER 10001:10001" in block.group(1)
 
 
+def _runs(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def test_bake_knows_every_image() -> None:
+    """What buildx makes of the file; nothing is built."""
+    buildx = [["buildx"], ["docker", "buildx"]]
+    there = [one for one in buildx if shutil.which(one[0]) and _runs(*one, "version")]
+    if not there:
+        pytest.skip("no `buildx`, neither by itself nor as a part of `docker`")
+    command = [*there[0], "bake", "--file", "images/docker-bake.hcl", "--print"]
+    given = {**os.environ, "REPOSITORY": "somewhere/vision", "VERSION": "7", "TORCH": "models"}
+    done = subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["target"]
+    assert set(found) == set(TARGETS)
+    for name, target in found.items():
+        assert target["target"] == name
+        assert target["tags"] == [f"somewhere/vision/{name}:7"]
+        assert target["dockerfile"] == "images/Dockerfile"
+        assert target["args"]["TORCH"] == "models"
+        assert {one["type"] for one in target["attest"]} == {"sbom", "provenance"}
+
+
 def test_the_lock_comes_before_the_source() -> None:
     assert DOCKERFILE.index("COPY images/locks/core.txt") < DOCKERFILE.index("COPY dynamicverse")
 
@@ -68,7 +94,8 @@ def test_bytecode_is_in_the_layers() -> None:
 
 def test_control_has_no_torch() -> None:
     assert "torch" not in locked("core.txt")
-    assert re.search(r"^FROM core AS control$", DOCKERFILE, re.M)
+    assert re.search(r"^FROM \$\{CORE_BASE\} AS control$", DOCKERFILE, re.M)
+    assert re.search(r"^ARG CORE_BASE=core$", DOCKERFILE, re.M)
 
 
 def test_everything_is_locked_with_hashes() -> None:

@@ -32,6 +32,7 @@ from dynamicverse.runner.execute import (
 )
 from dynamicverse.runner.ledger import Outcome
 from dynamicverse.runner.plan import Run
+from dynamicverse.runner.publish import publish_index
 from dynamicverse.runner.replay import replays
 from dynamicverse.runner.starts import Starts
 from dynamicverse.runner.store import ABANDONED_SECONDS, Store, Workspace
@@ -405,6 +406,22 @@ def test_a_pod_that_overlaps_with_the_one_before_it(make: Maker) -> None:
     assert list(quarantine.records(bench.store)) == []
     assert not list(bench.workspace.root.rglob("*.tmp"))
     assert bench.execute("analysis")["analysis"] == {Outcome.CACHED: 3}
+
+
+def test_an_overview_page_removes_earlier_ones_that_were_cut_short(tmp_path: Path) -> None:
+    old, young, deeper = (tmp_path / "clips" / name for name in (
+        "index.html.1.tmp", "index.html.2.tmp", "scene/report.html.1.tmp",
+    ))  # fmt: skip
+    for path in (old, young, deeper):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("cut sho")
+    for path in (old, deeper):
+        os.utime(path, (0, time.time() - ABANDONED_SECONDS - 1))
+    page = publish_index(Store(str(tmp_path)), "clips")
+    assert Path(page).is_file()
+    assert not old.exists()
+    assert young.exists()  # its writer may be at work
+    assert deeper.exists()  # the scene's own stages see to it
 
 
 def test_rejected_clips_are_recorded_and_skipped(bench: Bench) -> None:
