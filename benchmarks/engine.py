@@ -13,7 +13,8 @@ depth cannot be known. Columns, and the targets of their medians:
   of them that have depth; AbsRel c: the same with the scale of the cameras, so that cameras
   and depth that disagree in scale show;
 - turn °: mean error of the orientations of rigid objects (of the root of articulated ones),
-  target 2; dyn %: mean error of the depth of moving points, target 3;
+  target 2; dyn %: mean error of the depth of moving points, target 3; dyn cover: share of the
+  pixels of what moves that have a depth (objects whose distance cannot be known have none);
 - J: instances matched (`davis2017-unsupervised`); seconds: all stages, and the engine alone.
 
     python benchmarks/engine.py --out build/bench-engine
@@ -48,7 +49,7 @@ CLIPS: tuple[tuple[Kind, int], ...] = (
 STAGES = "ingest,keyframes,analysis,segmentation,tracks,depth,reconstruction"
 MEASURES = (
     "ATE %", "RPE °", "RPE %", "focal %", "focal σ", "in 95 %", "AbsRel", "cover", "AbsRel c",
-    "turn °", "dyn %", "J", "seconds", "engine s",
+    "turn °", "dyn %", "dyn cover", "J", "seconds", "engine s",
 )  # fmt: skip
 COLUMNS = ("clip", "status", "cameras", *MEASURES)
 TARGETS = {
@@ -169,8 +170,20 @@ def _objects(scene: Scene, layout: Layout, to_truth: Similarity) -> Row:
         "turn °": float(np.mean(turns)) if turns else None,
         "dyn %": 100 * float(all_errors.mean()) if len(all_errors) else None,
         "dyn median %": 100 * float(np.median(all_errors)) if len(all_errors) else None,
+        "dyn cover": _cover(scene, moving),
         "objects with poses": len(turns),
     }
+
+
+def _cover(scene: Scene, moving: list[files.Ids]) -> float:
+    """The share of the pixels of what moves whose depth is that of an object."""
+    known = total = 0
+    found = zip(moving, files.read_masks(scene.folder), files.read_depth(scene.folder), strict=True)
+    for truth_HW, ids_HW, depth_HW in found:
+        total += int((truth_HW > 0).sum())
+        if depth_HW is not None:
+            known += int(((truth_HW > 0) & (ids_HW > 0) & (depth_HW > 0)).sum())
+    return known / max(total, 1)
 
 
 def _true_depth(layout: Layout) -> list[files.Depth]:

@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -151,8 +151,8 @@ class DenseConfig(Section):
     """Dense depth of the static scene by plane sweep."""
 
     work_size: int = Field(320, ge=32, description="longer side of the matched pictures, px")
-    neighbours: int = Field(6, ge=1, le=16, description="frames that a frame is matched with")
-    reach: int = Field(16, ge=1, le=64, description="neighbours are so many frames away at most")
+    neighbours: int = Field(4, ge=1, le=16, description="frames that a frame is matched with")
+    reach: int = Field(24, ge=1, le=64, description="neighbours are so many frames away at most")
     hypotheses: int = Field(64, ge=16, le=192, description="at most so many depths are tried")
     agree: int = Field(2, ge=1, le=16, description="other views that must confirm a depth")
     fill: int = Field(0, ge=0, description="fill holes up to so many px from known depth")
@@ -187,10 +187,10 @@ class CamerasConfig(Section):
     distortion_sigma: float | None = Field(
         0.02, gt=0, description="how large the radial distortion k1 may be; null: there is none"
     )
-    zoom_sigma: float | None = Field(
-        None,
-        gt=0,
-        description="change of log f from frame to frame; null: one focal length for the clip",
+    zoom_sigma: Annotated[float, Field(gt=0)] | Literal["auto"] | None = Field(
+        "auto",
+        description="change of log f from frame to frame; null: one focal length for the clip; "
+        "auto: one, unless the tracks say that the clip zooms",
     )
     inlier_px: float = Field(3.0, gt=0, description="reprojection error of an inlier, at most")
     loss_px: float = Field(1.0, gt=0, description="scale of the robust loss")

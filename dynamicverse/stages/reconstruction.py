@@ -295,7 +295,7 @@ def settings(config: Config) -> Mapping[str, Any]:
 
 STAGE = Stage(
     name="reconstruction",
-    version=5,
+    version=6,
     reads=("scene_json", "rgb", "masks", "tracks", "depth_prior"),
     optional=("flow",),
     writes=("cameras", "depth", "fused"),

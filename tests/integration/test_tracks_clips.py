@@ -10,6 +10,7 @@ to them are loose; the epipolar distance is the sharp one.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from dynamicverse.backends.tracker import TrackSet
 from dynamicverse.backends.tracker.klt import KltTracker
 from dynamicverse.config import KeyframesConfig, ReconstructionConfig, TracksConfig
 from dynamicverse.dynamicba.cameras.solve import CameraSolution, solve_cameras
+from dynamicverse.dynamicba.dense.depth_sources import Clip, swept_depth
+from dynamicverse.dynamicba.dense.views import SparsePoints
+from dynamicverse.evaluation.depth import depth_scores
 from dynamicverse.formats import images
 from dynamicverse.formats.tracks import Tracks
 from dynamicverse.geometry.alignment import trajectory_error
@@ -110,13 +114,50 @@ def track(folder: Path, limit: int | None = None) -> TrackSet:
     return KltTracker(TracksConfig()).track(Folder(folder, limit), lambda done: None)
 
 
-def solve(folder: Path, limit: int | None = None) -> CameraSolution:
+def static_tracks(folder: Path, limit: int | None = None) -> Tracks:
     settings = TracksConfig()
     found = choose(track(folder, limit), settings.min_length, settings.max_cells)
     dense = found.dense(0, found.frame_count)
     static_N = np.full(len(found), -1, np.int32)
-    tracks = Tracks(*dense, found.query_N, static_N, size=found.size)
-    return solve_cameras(tracks, ReconstructionConfig())
+    return Tracks(*dense, found.query_N, static_N, size=found.size)
+
+
+def solve(folder: Path, limit: int | None = None) -> CameraSolution:
+    return solve_cameras(static_tracks(folder, limit), ReconstructionConfig())
+
+
+class Still:
+    """Frames of a folder in which nothing moves."""
+
+    def __init__(self, folder: Path) -> None:
+        self.frames = Folder(folder)
+
+    def rgb(self, frame: int) -> np.ndarray:
+        return self.frames[frame]
+
+    def ids(self, frame: int) -> np.ndarray:
+        return np.zeros(self.frames[frame].shape[:2], np.uint8)
+
+
+def depth_of_some_frames(
+    folder: Path, found: CameraSolution, step: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(frame, depth) of every `step`-th frame, from these alone."""
+    tracks = static_tracks(folder)
+    some_F = found.registered_F & (np.arange(len(found.registered_F)) % step == 0)
+    frames = Still(folder)
+    clip = Clip(
+        frames,
+        tracks,
+        SparsePoints(found.points_N3, tracks.visibility_FN & found.static_N),
+        np.where(some_F[:, None, None], found.c2w_F44, np.nan),
+        found.K_F33,
+        some_F,
+        found.distortion,
+    )
+    with swept_depth(clip, ReconstructionConfig(), lambda done, total: None) as source:
+        for frame in clip.registered:
+            yield frame, source.depth(frame, frames.rgb(frame), frames.ids(frame))[0]
 
 
 def test_hololens_tracks_agree_with_poses_and_depth(shared_data: Path) -> None:
@@ -184,7 +225,7 @@ def test_hololens_flow_agrees_with_poses_and_depth(shared_data: Path) -> None:
 
 
 @pytest.mark.slow
-def test_hololens_cameras(shared_data: Path) -> None:
+def test_hololens_cameras_and_depth(shared_data: Path) -> None:
     truth = np.loadtxt(shared_data / "hololens/poses.txt").reshape(-1, 4, 4)
     K = np.loadtxt(shared_data / "hololens/K.txt")
     found = solve(shared_data / "hololens/rgb")
@@ -194,6 +235,11 @@ def test_hololens_cameras(shared_data: Path) -> None:
     assert error.ate_of_path < 0.005  # COLMAP: 0.033
     assert error.worst_rot_deg < 1  # COLMAP: 12
     assert found.K_F33[0, 0, 0] == pytest.approx(K[0, 0], rel=0.01)
+    depth = Truth(shared_data / "hololens").depth
+    maps = [(d, depth(f)) for f, d in depth_of_some_frames(shared_data / "hololens/rgb", found, 3)]
+    scores = depth_scores("one-scale", maps)
+    assert scores.absrel < 0.1
+    assert scores.coverage > 0.5
 
 
 @pytest.mark.slow

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from rendered import RenderedClip, render
 
 from dynamicverse.dynamicba.motion import contact
+from dynamicverse.dynamicba.motion.object_scale import object_scale
 
 FRAMES = 10
 LEVEL = np.array([[100, 0, 79.5], [0, 100, 40], [0, 0, 1.0]])  # of `ground`
@@ -47,7 +50,7 @@ def test_contact_is_found_through_a_gap_below_the_mask() -> None:
     ids, hidden = with_object(depth, slice(50, 90), slice(60, 80))
     found = contact.contacts(ids, hidden, LEVEL)[1]
     assert found is not None
-    assert found.inverse == pytest.approx(1 / depth[89, 60], rel=1e-3)
+    assert found.depth_K == pytest.approx(depth[89, 60], rel=1e-3)
 
 
 def test_contact_is_robust_to_wrong_ground_depth() -> None:
@@ -109,6 +112,37 @@ def test_without_depth_objects_are_known_but_not_placed() -> None:
     assert contact.contacts(ids, np.zeros_like(hidden), LEVEL) == {1: None}
 
 
+def test_what_bulges_is_nearer_than_where_it_stands() -> None:
+    K, tilt, radius, centre_z = (
+        np.array([[300, 0, 239.5], [0, 300, 179.5], [0, 0, 1.0]]),
+        0.3,
+        0.3,
+        3.0,
+    )
+    depth = tilted_ground(tilt, K, (360, 480))
+    down = np.array([0.0, np.cos(tilt), np.sin(tilt)])
+    away = np.array([0.0, -np.sin(tilt), np.cos(tilt)])
+    middle = (1 - radius) * down + centre_z * away  # of a ball on the floor one unit below
+    row, column = np.mgrid[:360, :480].astype(float)
+    ray = np.stack([(column - K[0, 2]) / 300, (row - K[1, 2]) / 300, np.ones_like(row)], -1)
+    half = ray @ middle / np.sum(ray**2, -1)
+    inside = half**2 - (middle @ middle - radius**2) / np.sum(ray**2, -1)
+    near = np.where(inside > 0, half - np.sqrt(np.maximum(inside, 0)), 0)
+    ids = (inside > 0).astype(np.uint8)
+    found = contact.contacts(ids, np.where(ids > 0, 0, depth).astype(np.float32), K)[1]
+    assert found is not None
+    true = np.median(near[ids > 0])
+    assert 1 / found.inverse == pytest.approx(true, rel=0.04)
+    assert 1 / replace(found, bulge=0.0).inverse > 1.08 * true  # as far away as where it stands
+
+
+def test_what_stands_on_all_of_its_width_does_not_bulge() -> None:
+    ids, hidden = with_object(ground(), slice(50, 90), slice(60, 80))
+    found = contact.contacts(ids, hidden, LEVEL)[1]
+    assert found is not None
+    assert abs(found.bulge) < 0.03
+
+
 def test_a_rendered_contact_has_the_depth_of_the_front(clip: RenderedClip) -> None:
     errors = []
     for f in range(FRAMES):
@@ -133,3 +167,13 @@ def test_gaps_are_bridged_only_while_contacts_are_near_in_time() -> None:
     assert np.isfinite(depth_F[:7]).all()
     assert np.isnan(depth_F[7:19]).all()
     assert np.isfinite(depth_F[19:26]).all()
+
+
+def test_what_stands_in_few_frames_only_has_no_scale() -> None:
+    pixels_FT2 = np.tile(np.array([[0, 0], [5, 0], [0, 5], [5, 5]], np.float32), (10, 1, 1))
+    stands = contact.Anchor(np.array([[2.0, 2.0]]), np.array([2.0]))
+    depth_FT = np.ones((10, 4))
+    for seen in (1, 3):
+        anchors = [stands] * seen + [None] * (10 - seen)
+        found = object_scale(depth_FT, pixels_FT2, anchors, 0.1)
+        assert found == (None if seen == 1 else pytest.approx((2.0, 0.0)))

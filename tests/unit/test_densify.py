@@ -106,10 +106,19 @@ def slow_aggregate(cost: np.ndarray, guide: np.ndarray, p1: int, p2: int) -> np.
 
 def test_aggregation_equals_the_recursion_of_the_paper() -> None:
     rng = np.random.default_rng(0)
-    cost = rng.integers(0, 255, (6, 7, 5)).astype(np.int16)
+    cost = rng.integers(0, semiglobal.COST_RANGE, (5, 6, 7), np.uint8, endpoint=True)
     guide = rng.integers(0, 255, (6, 7)).astype(np.float32)
-    found = semiglobal.aggregate(cost, guide, 9, 70)
-    np.testing.assert_array_equal(found, slow_aggregate(cost, guide, 9, 70))
+    found = semiglobal.aggregate(cost, guide, 9, 85)
+    np.testing.assert_array_equal(found, slow_aggregate(cost.transpose(1, 2, 0), guide, 9, 85))
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 4), (5, 3, 5), (3, 5, 4), (4, 1, 2), (2, 6, 1)])
+def test_aggregation_of_pictures_of_any_shape(shape: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(1)
+    cost = np.where(rng.random(shape) < 0.5, 0, semiglobal.COST_RANGE).astype(np.uint8)
+    guide = np.zeros(shape[1:], np.float32)
+    found = semiglobal.aggregate(cost, guide, 11, 80)
+    np.testing.assert_array_equal(found, slow_aggregate(cost.transpose(1, 2, 0), guide, 11, 80))
 
 
 def test_winner_finds_the_minimum_of_a_parabola_between_hypotheses() -> None:
@@ -154,9 +163,9 @@ def test_the_true_depth_costs_less_than_others(clip: RenderedClip) -> None:
     assert volume.min() >= 0
     assert volume.max() <= semiglobal.COST_RANGE
     true_HW = np.abs(inverse_D - 1 / clip.depth[5][..., None]).argmin(2)
-    at_truth = np.take_along_axis(volume, true_HW[..., None], 2)[..., 0]
+    at_truth = np.take_along_axis(volume, true_HW[None], 0)[0]
     static = clip.masks[5] == 0
-    assert np.median(at_truth[static]) < 0.5 * np.median(volume[static])
+    assert np.median(at_truth[static]) < 0.5 * np.median(volume[:, static])
 
 
 def test_what_no_neighbour_sees_says_nothing(clip: RenderedClip) -> None:
@@ -187,6 +196,19 @@ def test_neighbours_have_parallax_and_lie_on_both_sides(clip: RenderedClip) -> N
     static = clip.depth[6][clip.masks[6] == 0]
     assert middle.near < np.percentile(static, 2)
     assert middle.far > np.percentile(static, 98)
+
+
+def test_neighbours_on_a_side_do_not_see_the_same() -> None:
+    count = 25
+    points_N3 = np.random.default_rng(0).uniform((-20, -3, 25), (20, 3, 40), (300, 3))
+    c2w_F44 = np.tile(np.eye(4), (count, 1, 1))
+    c2w_F44[:, 0, 3] = 0.1 * np.arange(count)  # sideways: the farther away, the more parallax
+    points = SparsePoints(points_N3, np.ones((count, 300), bool))
+    middle = choose_views(points, c2w_F44, np.ones(count, bool), 4, 24)[12]
+    before, after = ([n for n in middle.neighbours if (n < 12) == side] for side in (True, False))
+    assert len(before) == len(after) == 2
+    assert abs(before[0] - before[1]) >= 3
+    assert abs(after[0] - after[1]) >= 3
 
 
 def test_reach_limits_the_neighbours(clip: RenderedClip) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pytest
-from camera_clips import FOCAL, SIZE, Clip, film, room, walk
+from camera_clips import FOCAL, SIZE, Clip, drive, film, room, walk
 
 from dynamicverse.config import CamerasConfig, ReconstructionConfig
 from dynamicverse.dynamicba.cameras.solution import CameraSolution
 from dynamicverse.dynamicba.cameras.solve import solve_cameras
+from dynamicverse.formats.tracks import Tracks
 from dynamicverse.geometry.alignment import trajectory_error
 from dynamicverse.geometry.lie import se3
 from dynamicverse.geometry.projection import image_centre
@@ -93,17 +96,39 @@ def test_a_tiny_baseline_and_then_a_large_one() -> None:
     focal_is_honest(found)
 
 
-def test_a_zoom_with_a_focal_length_a_frame() -> None:
+@pytest.mark.parametrize("zoom_sigma", [0.02, "auto"])
+def test_a_zoom(zoom_sigma: float | Literal["auto"]) -> None:
     clip = film(walk(24), room(800), noise=0.2)
     zoom_F = np.exp(0.008 * np.arange(24))
-    centre = image_centre(SIZE)
-    pixels = (clip.tracks.tracks_FN2 - centre) * zoom_F[:, None, None] + centre
-    zoomed = replace(clip.tracks, tracks_FN2=pixels.astype(np.float32))
-    config = ReconstructionConfig(cameras=CamerasConfig(zoom_sigma=0.02))
-    found = solve_cameras(zoomed, config)
+    found = solve_cameras(
+        zoomed(clip.tracks, zoom_F),
+        ReconstructionConfig(cameras=CamerasConfig(zoom_sigma=zoom_sigma)),
+    )
     assert found.status == "full"
     np.testing.assert_allclose(found.K_F33[:, 0, 0], FOCAL * zoom_F, rtol=0.03)
     assert ate(found, clip) < 0.02
+    said = any("the clip zooms" in statement for statement in found.statements)
+    assert said == (zoom_sigma == "auto")
+
+
+def test_what_may_look_like_a_zoom() -> None:
+    """Driving straight ahead, and sliding tracks: one focal length is enough."""
+    ahead = film(drive(24), room(800) * [2, 2, 2], noise=0.2).tracks
+    rng = np.random.default_rng(2)
+    walked = film(walk(24), room(800), noise=0.2).tracks
+    steps = rng.normal(0, 0.3, (24, 800, 2)).astype(np.float32)
+    drifting = replace(walked, tracks_FN2=walked.tracks_FN2 + np.cumsum(steps, 0))
+    for tracks in (ahead, drifting):
+        found = solve_cameras(tracks, CONFIG)
+        assert found.status == "full"
+        assert np.ptp(found.K_F33[:, 0, 0]) == 0
+
+
+def zoomed(tracks: Tracks, zoom_F: npt.NDArray[np.float64]) -> Tracks:
+    """The tracks as a focal length times `zoom_F` (F,) sees them."""
+    centre = image_centre(SIZE)
+    pixels = (tracks.tracks_FN2 - centre) * zoom_F[:, None, None] + centre
+    return replace(tracks, tracks_FN2=pixels.astype(np.float32))
 
 
 @pytest.mark.parametrize("outliers", [0.1, 0.2, 0.3, 0.4])

@@ -118,3 +118,10 @@ def extend_rotations(graph: TrackGraph, model: RotationModel) -> Floats:
             )
             R_F33[frame] = step @ model.R_K33[nearest]
     return R_F33
+
+
+def thinned(observations: Observations, most: int) -> Observations:
+    """Some of the tracks, evenly, with all that is seen of them."""
+    step = max(1, -(-len(observations) // most))
+    _, rank_M = np.unique(observations.point_M, return_inverse=True)
+    return observations.select(rank_M % step == 0)

@@ -20,10 +20,16 @@ from dynamicverse.dynamicba.cameras.graph import TrackGraph
 from dynamicverse.dynamicba.cameras.incremental import extend, finish, grow_all, restart
 from dynamicverse.dynamicba.cameras.initialise import hypotheses
 from dynamicverse.dynamicba.cameras.mapping import Map, Tolerances, explained_share
-from dynamicverse.dynamicba.cameras.rotation import RotationModel, extend_rotations, fit_rotations
+from dynamicverse.dynamicba.cameras.rotation import (
+    RotationModel,
+    extend_rotations,
+    fit_rotations,
+    thinned,
+)
 from dynamicverse.dynamicba.cameras.segments import with_segments
 from dynamicverse.dynamicba.cameras.solution import CameraSolution, FocalSource, Status
 from dynamicverse.dynamicba.cameras.static_points import static_points
+from dynamicverse.dynamicba.cameras.zoom import finish_either, stated
 from dynamicverse.dynamicba.frame_pool import compute_device
 from dynamicverse.formats.intrinsics import PriorIntrinsics
 from dynamicverse.formats.tracks import Tracks
@@ -105,6 +111,9 @@ class _Clip:
         # two views do not tell a focal length
         estimate = config.opt_intrinsics and self.graph.frames > 2
         self.prior = FocalPrior(self.focal, sigma) if estimate else None
+        zoom = self.settings.zoom_sigma
+        change = None if zoom == "auto" else zoom
+        self.final_prior = FocalPrior(self.focal, sigma, change) if estimate else None
         self.lens_prior = lens_prior(self.settings, longer) if estimate else LensPrior()
         self.statements: list[str] = []
 
@@ -178,11 +187,11 @@ class _Clip:
         long = frames > self.settings.max_frames
         if not long:
             world = self._all_frames(world)
-        world = self._sharpened(world)
-        solution, source = self._focal(world)
+        world, solution = self._adjusted(self._sharpened(world))
+        solution, source = self._focal(world, solution)
         if long:
             world = self._all_frames(world)
-            prior, lens = (self._final_prior(), self.lens_prior) if source == "estimated" else KEPT
+            prior, lens = (self.final_prior, self.lens_prior) if source == "estimated" else KEPT
             solution = finish(world, prior, lens, LONG_ITERATIONS)
         registered_F = world.registered_F
         scale = world.rebase(int(np.flatnonzero(registered_F)[0]))
@@ -227,15 +236,19 @@ class _Clip:
         wanted = self.graph.observations(everything, min(3, self.graph.frames), used_N)
         return extend(world, wanted, everything)
 
-    def _final_prior(self) -> FocalPrior | None:
-        """With a focal length a frame where the clip may zoom."""
-        if self.prior is None:
-            return None
-        return replace(self.prior, change_sigma=self.settings.zoom_sigma)
+    def _adjusted(self, world: Map) -> tuple[Map, Solution | None]:
+        """Everything, with a focal length a frame where the clip zooms."""
+        if self.final_prior is None or self.settings.zoom_sigma != "auto":
+            return world, finish(world, self.final_prior, self.lens_prior)
+        world, solution, self.final_prior = finish_either(
+            world, self.final_prior, self.lens_prior, OBSERVABLE
+        )
+        if self.final_prior.change_sigma is not None:
+            self.statements.append(stated(world.structure))
+        return world, solution
 
-    def _focal(self, world: Map) -> tuple[Solution | None, FocalSource]:
-        """Adjust everything; keep the focal length only if the tracks determine it."""
-        solution = finish(world, self._final_prior(), self.lens_prior)
+    def _focal(self, world: Map, solution: Solution | None) -> tuple[Solution | None, FocalSource]:
+        """Keep the focal length only if the tracks determine it."""
         kept: FocalSource = "prior" if self.given else "assumed"
         if self.prior is None or solution is None or solution.uncertainty is None:
             if kept == "assumed":
@@ -270,9 +283,7 @@ class _Clip:
             first = int(np.clip(middle - MODEL_FRAMES // 2, 0, len(keyframes) - MODEL_FRAMES))
             frames = keyframes[first : first + MODEL_FRAMES]
         most = None if world is None else MODEL_OBSERVATIONS
-        model = self._fit_rotations(frames, observations, most)
-        if model is None:
-            return None
+        model = self._fit_rotations(frames, observations, self.prior, most)
         share = explained_share(model.error_M, self.tolerances.loss_px, len(model.error_M))
         if share < LEAST_EXPLAINED:
             return None
@@ -280,20 +291,24 @@ class _Clip:
             trusted = world.trusted_N.sum() / max(1, world.known_N.sum())
             if world.explained(frames) > share + GAIN and trusted > LEAST_TRUSTED:
                 return None
-        return model if world is None else self._fit_rotations(keyframes, observations)
+        return model if world is None else self._fit_rotations(keyframes, observations, self.prior)
 
     def _fit_rotations(
-        self, frames: Indices, observations: Observations, most: int | None = None
-    ) -> RotationModel | None:
+        self,
+        frames: Indices,
+        observations: Observations,
+        prior: FocalPrior | None,
+        most: int | None = None,
+    ) -> RotationModel:
         inside = observations.select(np.isin(observations.frame_M, frames))
         if most is not None:
-            inside = _thinned(inside, most)
+            inside = thinned(inside, most)
         return fit_rotations(
             self.graph,
             frames,
             inside,
             self.focal,
-            self.prior,
+            prior,
             self.tolerances.loss_px,
             self.tolerances.device,
             trial=most is not None,
@@ -306,15 +321,7 @@ class _Clip:
             source = "estimated"
         elif self.prior is not None:
             self.statements.append("the focal length cannot be estimated from this motion")
-            model = fit_rotations(
-                self.graph,
-                keyframes,
-                model.observations,
-                self.focal,
-                None,
-                self.tolerances.loss_px,
-                self.tolerances.device,
-            )
+            model = self._fit_rotations(keyframes, model.observations, None)
         R_F33 = extend_rotations(self.graph, model)
         self.progress(self.graph.frames, self.graph.frames)
         registered_F = np.isfinite(R_F33[:, 0, 0])
@@ -376,13 +383,6 @@ def lens_prior(settings: CamerasConfig, longer: int) -> LensPrior:
     """The priors of the settings for a picture with this longer side in px."""
     centre = settings.centre_sigma
     return LensPrior(None if centre is None else centre * longer, settings.distortion_sigma)
-
-
-def _thinned(observations: Observations, most: int) -> Observations:
-    """Some of the tracks, evenly, with all that is seen of them."""
-    step = max(1, -(-len(observations) // most))
-    _, rank_M = np.unique(observations.point_M, return_inverse=True)
-    return observations.select(rank_M % step == 0)
 
 
 def _sigmas(world: Map, solution: Solution | None, scale: float) -> tuple[Floats, Floats]:

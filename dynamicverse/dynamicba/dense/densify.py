@@ -31,7 +31,7 @@ Floats32 = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
 WINDOW = 5  # px of the working resolution
-P1, P2 = 16, 120  # penalties of semi-global matching, in steps of 1/255
+P1, P2 = 11, 80  # penalties of semi-global matching
 MIN_HYPOTHESES = 16
 STEP_PX = 1.0  # motion between hypotheses in the neighbour that moves most
 MASK_MARGIN = 2  # px of the working resolution around moving objects that are not matched
@@ -187,8 +187,8 @@ def _search(
     count = int(np.clip(np.ceil(travel / STEP_PX) + 1, MIN_HYPOTHESES, hypotheses))
     inverse_depth_D = np.linspace(1 / view.far, 1 / view.near, count)
     step = float(inverse_depth_D[1] - inverse_depth_D[0])
-    costs_hwD = cost_volume(reference, others, inverse_depth_D, WINDOW)
-    best = winner(aggregate(costs_hwD, reference.grey_HW.astype(np.float32), P1, P2))
+    costs_Dhw = cost_volume(reference, others, inverse_depth_D, WINDOW)
+    best = winner(aggregate(costs_Dhw, reference.grey_HW.astype(np.float32), P1, P2))
     inverse_hw = (inverse_depth_D[0] + step * best.position_HW).astype(np.float32)
     if reference.usable_HW is not None:
         inverse_hw[reference.usable_HW == 0] = 0

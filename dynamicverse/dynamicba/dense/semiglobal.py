@@ -1,4 +1,4 @@
-"""Semi-global matching over a cost volume (NumPy, whole scan lines at a time).
+"""Semi-global matching over a cost volume (NumPy, whole scan lines at a time, in 8 bits).
 
 Hirschmüller, "Stereo processing by semiglobal matching and mutual information", PAMI 2008:
 eight directions, penalties P1 for a step of one hypothesis and P2 for larger ones, P2 lower
@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
+Bytes = npt.NDArray[np.uint8]
+Sums = npt.NDArray[np.uint16]
 Costs = npt.NDArray[np.int16]
 Floats32 = npt.NDArray[np.float32]
 
-COST_RANGE = 255  # of one cell; 8 directions of it plus penalties stay far below 2^15
+COST_RANGE = 170  # of one cell; with the largest penalty it stays in 8 bits
+DIRECTIONS = 8
 EDGE = 12.0  # grey levels at which P2 is halved
 
 
@@ -32,16 +36,22 @@ class Winner:
     distinct_HW: Floats32
 
 
-def aggregate(cost_HWD: Costs, guide_HW: Floats32, p1: int, p2: int) -> Costs:
+def aggregate(cost_DHW: Bytes, guide_HW: Floats32, p1: int, p2: int) -> Costs:
     """Sum of the path costs of eight directions, (H,W,D).
 
-    cost_HWD: 0..COST_RANGE. guide_HW: grey levels 0..255 whose edges allow jumps.
+    cost_DHW: 0..COST_RANGE. guide_HW: grey levels 0..255 whose edges allow jumps. p1 < p2 <= 85:
+    costs of paths, and sums of three of them, stay in 8 bits.
     """
-    total_HWD = np.zeros_like(cost_HWD)
-    for backwards in (False, True):
-        _vertical(cost_HWD, guide_HW, p1, p2, total_HWD, backwards)
-        _horizontal(cost_HWD, guide_HW, p1, p2, total_HWD, backwards)
-    return total_HWD
+    count, height, width = cost_DHW.shape
+    rows_HDW = np.ascontiguousarray(cost_DHW.swapaxes(0, 1))
+    columns_WDH = _transposed(cost_DHW.reshape(-1, width)).reshape(width, count, height)
+    total_HDW = rows_HDW.astype(np.uint16) * np.uint16(DIRECTIONS)
+    across_WDH = np.zeros_like(columns_WDH)
+    _vertical(rows_HDW, _large_penalties(guide_HW, p1, p2), np.uint8(p1), total_HDW)
+    _horizontal(columns_WDH, _large_penalties(guide_HW.T, p1, p2), np.uint8(p1), across_WDH)
+    across_DHW = _transposed(across_WDH.reshape(width, -1)).reshape(count, height, width)
+    total_HDW += across_DHW.swapaxes(0, 1)
+    return np.ascontiguousarray(total_HDW.swapaxes(1, 2).view(np.int16))
 
 
 def winner(total_HWD: Costs) -> Winner:
@@ -72,52 +82,64 @@ def _margin(total_HWD: Costs, best_HW: npt.NDArray[np.intp], least_HW: Costs) ->
     return np.asarray((second - least_HW) / np.maximum(second, 1), np.float32)
 
 
-def _vertical(
-    cost_HWD: Costs, guide_HW: Floats32, p1: int, p2: int, total_HWD: Costs, backwards: bool
-) -> None:
-    """Straight down (or up) and the two diagonals, one row at a time."""
-    height, width, count = cost_HWD.shape
-    rows = range(height - 1, -1, -1) if backwards else range(height)
-    state = np.zeros((3, width, count), np.int16)
-    moved = np.zeros_like(state)
-    previous = rows[0]
-    for row in rows:
-        moved[0] = state[0]
-        moved[1, 1:] = state[1, :-1]  # from the left; a path that enters starts at zero
-        moved[2, :-1] = state[2, 1:]
-        moved[1, 0] = moved[2, -1] = 0
-        large = _large_penalty(guide_HW[row] - guide_HW[previous], p1, p2)
-        state = _step(moved, cost_HWD[row], large[None], p1)
-        total_HWD[row] += state.sum(0, dtype=np.int16)
-        previous = row
+def _transposed(values: Bytes) -> Bytes:
+    """A matrix whose rows were columns, in memory too."""
+    return np.asarray(cv2.transpose(values), np.uint8)
 
 
-def _horizontal(
-    cost_HWD: Costs, guide_HW: Floats32, p1: int, p2: int, total_HWD: Costs, backwards: bool
-) -> None:
-    """To the right (or left), one column at a time."""
-    height, width, count = cost_HWD.shape
-    columns = range(width - 1, -1, -1) if backwards else range(width)
-    state = np.zeros((height, count), np.int16)
-    previous = columns[0]
-    for column in columns:
-        large = _large_penalty(guide_HW[:, column] - guide_HW[:, previous], p1, p2)
-        state = _step(state, cost_HWD[:, column], large, p1)
-        total_HWD[:, column] += state
-        previous = column
+def _vertical(cost_HDW: Bytes, large_HW: Bytes, p1: np.uint8, total_HDW: Sums) -> None:
+    """Straight down and up and the four diagonals, one row at a time from both ends.
+
+    Adds what paths cost besides the pixels themselves. What a path of a diagonal costs is kept
+    where it goes on: the borders stay zero, so that a path that enters starts at zero.
+    """
+    height, count, width = cost_HDW.shape
+    state = np.zeros((2, 3, count, width + 2), np.uint8)
+    raised = np.empty_like(state)
+    large = np.zeros((2, 1, 1, width + 2), np.uint8)
+    for row in range(height):
+        ends = row, height - 1 - row
+        if row:
+            large[0, 0, 0, 1:-1], large[1, 0, 0, 1:-1] = large_HW[row], large_HW[height - row]
+        _go_on(state, raised, large, p1)
+        for paths, end in zip(state, ends, strict=True):
+            down, right, left = paths[:, :, 1:-1]
+            total_HDW[end] += down + right + left
+            cost = cost_HDW[end]
+            down += cost
+            np.add(right, cost, out=paths[1, :, 2:])
+            np.add(left, cost, out=paths[2, :, :-2])
 
 
-def _large_penalty(difference: Floats32, p1: int, p2: int) -> Costs:
-    scaled = p2 / (1 + np.abs(difference) / EDGE)
-    return np.maximum(scaled, p1 + 1).astype(np.int16)
+def _horizontal(cost_WDH: Bytes, large_WH: Bytes, p1: np.uint8, sum_WDH: Bytes) -> None:
+    """To the right and left, one column at a time from both ends."""
+    width, count, height = cost_WDH.shape
+    state = np.zeros((2, 1, count, height), np.uint8)
+    raised = np.empty_like(state)
+    large = np.zeros((2, 1, 1, height), np.uint8)
+    for column in range(width):
+        ends = column, width - 1 - column
+        if column:
+            large[0], large[1] = large_WH[column], large_WH[width - column]
+        _go_on(state, raised, large, p1)
+        for (path,), end in zip(state, ends, strict=True):
+            sum_WDH[end] += path
+            path += cost_WDH[end]
 
 
-def _step(state: Costs, cost: Costs, large: Costs, p1: int) -> Costs:
-    """One step along a path: (..., D) path costs to the next pixel, which costs `cost`."""
-    least = state.min(-1)[..., None]
-    relative = state - least
-    best = np.minimum(relative, large[..., None])
-    np.minimum(best[..., 1:], relative[..., :-1] + np.int16(p1), out=best[..., 1:])
-    np.minimum(best[..., :-1], relative[..., 1:] + np.int16(p1), out=best[..., :-1])
-    best += cost
-    return np.asarray(best, np.int16)
+def _large_penalties(guide: Floats32, p1: int, p2: int) -> Bytes:
+    """P2 between each line and the one before; of the first line nothing is used."""
+    scaled = p2 / (1 + np.abs(np.diff(guide, axis=0, prepend=guide[:1])) / EDGE)
+    return np.maximum(scaled, p1 + 1).astype(np.uint8)
+
+
+def _go_on(state: Bytes, raised: Bytes, large: Bytes, p1: np.uint8) -> None:
+    """From path costs (..., D, n) to what they add to the next pixels, in place.
+
+    raised: memory to work in.
+    """
+    state -= state.min(2, keepdims=True)
+    np.minimum(state, large, out=state)
+    np.add(state, p1, out=raised)
+    np.minimum(state[:, :, 1:], raised[:, :, :-1], out=state[:, :, 1:])
+    np.minimum(state[:, :, :-1], raised[:, :, 1:], out=state[:, :, :-1])

@@ -27,6 +27,8 @@ NOISE = 3.0  # grey levels of noise; weaker texture is not amplified
 TRUNCATE = 90  # steps; larger differences are outliers
 GAIN = COST_RANGE / TRUNCATE / 2  # of each of the two differences that count
 HIDDEN = 255  # above every difference: a neighbour does not see the pixel
+LINEAR = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+NEAREST = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
 SAMPLES = (9, 7)  # grid that measures how far pictures move
 
 
@@ -49,6 +51,12 @@ class Picture:
     def size(self) -> tuple[int, int]:
         """Width, height."""
         return self.grey_HW.shape[1], self.grey_HW.shape[0]
+
+    def hidden(self) -> Bytes:
+        """HIDDEN on moving objects, else 0."""
+        if self.usable_HW is None:
+            return np.zeros_like(self.grey_HW)
+        return np.where(self.usable_HW > 0, np.uint8(0), np.uint8(HIDDEN))
 
 
 def normalise(grey_HW: Bytes) -> Bytes:
@@ -90,28 +98,29 @@ def displacement(reference: Picture, other: Picture, near: float, far: float) ->
 
 def cost_volume(
     reference: Picture, others: Sequence[Picture], inverse_depth_D: Floats, window: int
-) -> npt.NDArray[np.int16]:
-    """Costs (H,W,D) in 0..COST_RANGE: 0 agrees, half the range says nothing.
+) -> Bytes:
+    """Costs (D,H,W) in 0..COST_RANGE: 0 agrees, half the range says nothing.
 
     window: side in px of the square over which differences are averaged.
     """
     width, height = reference.size
     planes_DHW = np.empty((len(inverse_depth_D), height, width), np.uint8)
-    transfers = [transfer(reference, other) for other in others]
-    for index, inverse_depth in enumerate(inverse_depth_D):
-        first_HW = np.full((height, width), HIDDEN, np.uint8)
-        second_HW = first_HW.copy()
-        for other, (A, b) in zip(others, transfers, strict=True):
+    compare = _Comparison(reference.normal_HW, window)
+    seen = [(other.normal_HW, other.hidden(), *transfer(reference, other)) for other in others]
+    first_HW, second_HW, worse_HW = (np.empty_like(planes_DHW[0]) for _ in range(3))
+    for plane_HW, inverse_depth in zip(planes_DHW, inverse_depth_D, strict=True):
+        first_HW[:] = second_HW[:] = HIDDEN
+        for normal_HW, hidden_HW, A, b in seen:
             H = A.copy()
             H[:, 2] += b * inverse_depth
-            cost_HW = _difference(reference, other, H, window)
-            cv2.min(second_HW, cv2.max(first_HW, cost_HW), dst=second_HW)
+            cost_HW = compare.difference(normal_HW, hidden_HW, H)
+            cv2.max(first_HW, cost_HW, dst=worse_HW)
+            cv2.min(second_HW, worse_HW, dst=second_HW)
             cv2.min(first_HW, cost_HW, dst=first_HW)
-        planes_DHW[index] = _combine(first_HW, second_HW)
+        plane_HW[:] = _combine(first_HW, second_HW)
     if reference.usable_HW is not None:
         planes_DHW[:, reference.usable_HW == 0] = COST_RANGE // 2
-    volume_DN = planes_DHW.reshape(len(inverse_depth_D), -1)
-    return np.ascontiguousarray(volume_DN.T, np.int16).reshape(height, width, -1)
+    return planes_DHW
 
 
 def _combine(first_HW: Bytes, second_HW: Bytes) -> Bytes:
@@ -123,26 +132,42 @@ def _combine(first_HW: Bytes, second_HW: Bytes) -> Bytes:
     return np.asarray(cost_HW, np.uint8)
 
 
-def _difference(reference: Picture, other: Picture, H: Floats, window: int) -> Bytes:
-    """Windowed difference to the other picture seen through the homography `H`."""
-    size = reference.size
-    inverse = cv2.WARP_INVERSE_MAP
-    warped_HW = cv2.warpPerspective(other.normal_HW, H, size, flags=cv2.INTER_LINEAR | inverse)
-    usable_HW = other.usable_HW
-    if usable_HW is None:
-        usable_HW = np.full_like(other.normal_HW, 255)
-    seen_HW = cv2.warpPerspective(usable_HW, H, size, flags=cv2.INTER_NEAREST | inverse)
-    cost_HW = np.minimum(cv2.absdiff(reference.normal_HW, warped_HW), np.uint8(TRUNCATE))
-    blurred_HW = cv2.blur(cost_HW, (window, window))
-    cost_HW = np.asarray(cv2.max(blurred_HW, cv2.bitwise_not(seen_HW)), np.uint8)
-    _hide_behind(cost_HW, H)
-    return cost_HW
+class _Comparison:
+    """Compares a picture with others; its memory is used again, new memory costs more than sums."""
+
+    def __init__(self, normal_HW: Bytes, window: int) -> None:
+        self._normal_HW, self._window = normal_HW, (window, window)
+        self._warped_HW, self._cost_HW, self._mean_HW = (np.empty_like(normal_HW) for _ in range(3))
+        self._unseen_HW = np.empty_like(normal_HW)
+
+    def difference(self, other_HW: Bytes, hidden_HW: Bytes, H: Floats) -> Bytes:
+        """Windowed difference (H,W) to a picture seen through a homography, until the next call.
+
+        hidden_HW: of the other picture, HIDDEN on moving objects.
+        """
+        height, width = self._normal_HW.shape
+        cv2.warpPerspective(other_HW, H, (width, height), dst=self._warped_HW, flags=LINEAR)
+        cv2.absdiff(self._normal_HW, self._warped_HW, dst=self._cost_HW)
+        cv2.threshold(self._cost_HW, TRUNCATE, 0, cv2.THRESH_TRUNC, dst=self._cost_HW)
+        cv2.blur(self._cost_HW, self._window, dst=self._mean_HW)
+        cv2.max(self._mean_HW, self._hidden(hidden_HW, H), dst=self._mean_HW)
+        _hide_behind(self._mean_HW, H)
+        return self._mean_HW
+
+    def _hidden(self, hidden_HW: Bytes, H: Floats) -> Bytes:
+        """HIDDEN where the other picture shows nothing or what moves."""
+        size = self._normal_HW.shape[::-1]
+        cv2.warpPerspective(
+            hidden_HW, H, size, dst=self._unseen_HW, flags=NEAREST, borderValue=HIDDEN
+        )
+        return self._unseen_HW
 
 
 def _hide_behind(cost_HW: Bytes, H: Floats) -> None:
     """Mark pixels whose hypothesis lies behind the other camera."""
     height, width = cost_HW.shape
-    if min(H[2] @ [x, y, 1] for x in (0, width - 1) for y in (0, height - 1)) > 1e-6:
+    least = H[2, 2] + min(0.0, H[2, 0] * (width - 1)) + min(0.0, H[2, 1] * (height - 1))
+    if least > 1e-6:
         return
     depth_HW = H[2, 0] * np.arange(width) + H[2, 1] * np.arange(height)[:, None] + H[2, 2]
     cost_HW[depth_HW <= 1e-6] = HIDDEN

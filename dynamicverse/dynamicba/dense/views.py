@@ -20,6 +20,7 @@ LEAST_ANGLE = np.deg2rad(0.5)  # a pair with less parallax says nothing
 MIN_SHARED = 8
 MAX_POINTS = 1500  # of one frame that vote
 NEAR_SHARE, FAR_SHARE = 1.0, 97.0  # percentiles of the depth of the points
+APART = 3  # neighbours on a side are apart by this part of how far away they are
 MARGIN = 1.4  # of the range to either side, as a factor
 
 
@@ -103,11 +104,19 @@ def _score(
 
 
 def _choose(scores: dict[int, float], frame: int, count: int) -> tuple[int, ...]:
-    """The best of the frames before and after in turn: what one side covers the other shows."""
+    """The best of the frames before and after in turn: what one side covers the other shows.
+
+    Frames side by side show the same: one that is close to a better one waits for the others.
+    """
     useful = [g for g in sorted(scores, key=lambda g: (-scores[g], g)) if scores[g] > 0]
-    sides = [[g for g in useful if g < frame], [g for g in useful if g > frame]]
+    apart: list[int] = []
+    for candidate in useful:
+        least = abs(candidate - frame) // APART
+        if all(abs(candidate - other) >= least for other in apart):
+            apart.append(candidate)
+    sides = [[g for g in apart if g < frame], [g for g in apart if g > frame]]
     half = count // 2
     chosen = sides[0][:half] + sides[1][:half]
-    rest = [g for g in useful if g not in chosen]
-    chosen += rest[: count - len(chosen)]
+    rest = [g for g in (*apart, *useful) if g not in chosen]
+    chosen += list(dict.fromkeys(rest))[: count - len(chosen)]
     return tuple(sorted(chosen, key=lambda g: (-scores[g], g)))

@@ -6,6 +6,9 @@ touches the surface that is seen just below it. A plane is fitted to the inverse
 surface (exact for flat ground) and continued to the contact. Where the contact is not seen (cut
 off by the picture, or no ground below), nothing is known. Above the contact an object is taken to
 stand upright on that ground: before a camera that looks down its head is nearer than its feet.
+How thick it is no single view shows: it is taken to be as thick as it is wide, a solid of
+revolution about a vertical axis, whose near side is seen. What bulges over its footprint, like a
+ball, is nearer than the ground below it; what stands on all of its width is not.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ MIN_GROUND = 12  # pixels of ground that a plane is fitted to
 FIT_ROUNDS = 10
 MAX_CUT = 0.5  # share of the base that may be cut off by the picture
 BORDER = 0.025  # of the height of the picture: masks end so far before what cuts them off
+LEAST_STEEP = 0.02  # tangent of the angle at which rays meet the ground
+MOST_BULGE = 0.3  # of the depth: what is wider fills the picture
 LEAST_UPRIGHT = 0.3  # bound of the change of inverse depth over an upright object
 SMOOTH_FRAMES = 1.5  # standard deviation of the smoothing over time
 BRIDGE_FRAMES = 4  # contacts farther away in time say nothing
@@ -40,19 +45,27 @@ class Anchor:
 
     From outside the object: the ground that it stands on, or a depth prior. lean_2: how much the
     inverse depth of an upright object changes a px, relative to that at the pixels. middle_2:
-    the middle of the object in the picture, None where the pixels are all over it.
+    the middle of the object in the picture, None where the pixels are all over it. bulge: share
+    of the depth by which an object as thick as wide is nearer than upright over the pixels.
     """
 
     pixels_K2: Floats
     depth_K: Floats
     lean_2: Floats = field(default_factory=lambda: np.zeros(2))
     middle_2: Floats | None = None
+    bulge: float = 0.0
 
     @property
     def inverse(self) -> float:
-        """The inverse depth of the object as a whole: of its middle, upright over the pixels."""
-        inverse = float(np.median(1 / self.depth_K))
+        """The inverse depth of the object as a whole: of its visible side in its middle."""
+        inverse = float(np.median(1 / self.depth_K)) / (1 - self.bulge)
         return inverse if self.middle_2 is None else inverse * float(self.upright(self.middle_2))
+
+    def over_whole(self, pixels_N2: Floats) -> Floats:
+        """Inverse depth (N) of an upright object at some pixels, over that of the whole."""
+        if self.middle_2 is None:
+            return np.ones(len(pixels_N2))
+        return self.upright(pixels_N2) / float(self.upright(self.middle_2))
 
     def upright(self, pixels_N2: Floats) -> Floats:
         """Inverse depth (N) of an upright object at some pixels, over that at the anchor."""
@@ -63,7 +76,7 @@ class Anchor:
         """The same in a picture that is larger by the factors (x, y)."""
         middle_2 = None if self.middle_2 is None else (self.middle_2 + 0.5) * zoom_2 - 0.5
         pixels_K2 = (self.pixels_K2 + 0.5) * zoom_2 - 0.5
-        return Anchor(pixels_K2, self.depth_K, self.lean_2 / zoom_2, middle_2)
+        return Anchor(pixels_K2, self.depth_K, self.lean_2 / zoom_2, middle_2, self.bulge)
 
 
 def contacts(ids_hw: Bytes, depth_hw: Floats32 | None, K: Floats) -> dict[int, Anchor | None]:
@@ -121,21 +134,41 @@ def _contact(
     if 2 * front.sum() < len(base):
         return None
     pixels = np.stack([base, lowest[base]], 1)[front].astype(np.float64)
+    ray_3, across_3 = _directions(plane, pixels.mean(0), K)
+    lean_2 = across_3[:2] / np.diag(K)[:2] / (across_3 @ ray_3)
+    away = float(np.linalg.norm(across_3))
+    steep = max(float(ray_3 @ ray_3) / away**2 - 1.0, 0.0) ** 0.5
+    bulge = float(_bulge(rows, steep) / (K[0, 0] * away))
     middle_2 = np.array([columns.mean(), rows.mean()])
-    return Anchor(pixels, 1 / inverse[front], _lean(plane, pixels.mean(0), K), middle_2)
+    return Anchor(pixels, 1 / inverse[front], lean_2, middle_2, min(bulge, MOST_BULGE))
 
 
-def _lean(plane_3: Floats, pixel_2: Floats, K: Floats) -> Floats:
-    """Relative change (2,) of inverse depth a px over what stands upright on a plane.
+def _directions(plane_3: Floats, pixel_2: Floats, K: Floats) -> tuple[Floats, Floats]:
+    """The ray (x, y, 1) through a pixel, and its part along the ground, away from the camera.
 
-    plane_3: inverse depth of the ground = p0 + p1·column + p2·row. pixel_2: where it stands.
+    plane_3: inverse depth of the ground = p0 + p1·column + p2·row.
     """
     # n·X = 1 for points X of the ground in camera coordinates
     down_3 = np.array([plane_3[1], plane_3[2], plane_3[0]]) @ K
     down_3 /= np.linalg.norm(down_3)
     ray_3 = np.linalg.inv(K) @ np.append(pixel_2, 1.0)
-    across_3 = ray_3 - (ray_3 @ down_3) * down_3  # along the ground, away from the camera
-    return np.asarray(across_3[:2] / np.diag(K)[:2] / (across_3 @ ray_3))
+    return ray_3, ray_3 - (ray_3 @ down_3) * down_3
+
+
+def _bulge(rows: npt.NDArray[np.intp], steep: float) -> float:
+    """How far the visible side of a solid of revolution is before where its lowest pixel meets
+    the ground, on average over its pixels, px of its own size.
+
+    rows: of the pixels of its mask. steep: tangent of the angle between ray and ground.
+    """
+    width_R = np.bincount(rows)[rows.min() : rows.max() + 1]
+    radius_R = width_R / 2
+    stretch = np.sqrt(1 + steep**2)  # heights are foreshortened before a camera that looks down
+    height_R = (np.arange(len(radius_R))[::-1] + 0.5) * stretch
+    # the ray that grazes it lowest meets the ground so far before the axis
+    foot = float(np.max(radius_R - height_R / max(steep, LEAST_STEEP)))
+    near_side = float(np.sum(width_R * np.pi / 4 * radius_R) / np.sum(width_R))
+    return near_side - max(foot, 0.0)
 
 
 def _fit_plane(

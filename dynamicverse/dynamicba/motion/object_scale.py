@@ -18,6 +18,7 @@ from dynamicverse.formats.tracks import Tracks
 from dynamicverse.geometry.projection import image_centre, rays
 
 Floats32 = npt.NDArray[np.float32]
+LEAST_ANCHORED = 0.2  # of the frames: what is cut off in most of them stands doubtfully in the rest
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,15 @@ def object_scale(
 
     By the points nearest to the anchors, or by the median of all: of what bends, the legs that
     stand on the ground are the first to be wrong in a rigid shape. None where the logarithm of
-    the scale spreads by more than `unsure`.
+    the scale spreads by more than `unsure`, or where few frames have an anchor.
     """
-    logarithms = []
+    logarithms, frames = [], 0
     for frame, anchor in enumerate(anchor_F):
         known = np.flatnonzero(depth_FT[frame] > 0)
-        if anchor is None or len(known) < LEAST_POINTS:
+        if len(known) < LEAST_POINTS:
+            continue
+        frames += 1
+        if anchor is None:
             continue
         pixels_M2 = pixels_FT2[frame, known].astype(np.float64)
         # as if all of it were as far away as where it stands
@@ -121,7 +125,7 @@ def object_scale(
         footing_K = at_pixels(pixels_M2, footing_M, anchor.pixels_K2)
         inverse_K = footing_K * anchor.upright(anchor.pixels_K2)
         logarithms.append(float(np.median(np.log(anchor.depth_K * inverse_K))))
-    if not logarithms:
+    if not logarithms or len(logarithms) < LEAST_ANCHORED * frames:
         return None
     middle = float(np.median(logarithms))
     spread = 1.4826 * float(np.median(np.abs(np.array(logarithms) - middle)))
