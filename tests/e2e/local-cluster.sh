@@ -90,7 +90,7 @@ SH
     names=$(cd "$root/images" && "$python" -c 'import build_images; print(*build_images.names("e2e"))')
     # shellcheck disable=SC2086
     "$python" "$here/missing_layers.py" \
-        "$state/ctd/root/io.containerd.content.v1.content/blobs/sha256" $names "$vllm" |
+        "$state"/ctd/*/io.containerd.content.v1.content/blobs/sha256 $names "$vllm" |
         "$scripts/load-image" /dev/stdin >/dev/null
     echo "images in the cluster: $((SECONDS - start)) s"
 }
